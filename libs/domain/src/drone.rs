@@ -1,0 +1,583 @@
+//! A drone: its record, its weight class, and which change of status is allowed when.
+//!
+//! Promises: the JSON shape of the keys [`crate::keys::drone`], with fields this code does not know carried along unchanged;
+//! `status == busy` exactly when `current_delivery` is set, after every transition. The dispatcher owns `status`,
+//! `current_delivery`, `charge_at` and the `feas_…` fields; the simulator owns `pos`, `battery` and `at_charge`. Each writes
+//! by CAS from what it read, changing only its own.
+//!
+//! ```text
+//! inactive ⇄ idle ⇄ busy     idle → charging → idle     idle, charging → retiring → inactive
+//! ```
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::energy::FULL_PCT;
+use crate::geo::Point;
+use crate::zones::ZonesConfig;
+
+/// Most delivery ids that `feas_miss_set` remembers; the oldest go first.
+pub const FEAS_MISS_SET_MAX: usize = 64;
+
+/// A weight class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DroneType {
+    /// Parcels up to 3 kg.
+    Light,
+    /// Parcels above 3 and up to 7 kg.
+    Medium,
+    /// Parcels above 7 kg.
+    Heavy,
+}
+
+impl DroneType {
+    /// All classes, lightest first; also the round-robin order of a new fleet.
+    pub const ALL: [Self; 3] = [Self::Light, Self::Medium, Self::Heavy];
+
+    /// The class that carries a parcel of `weight_kg`.
+    #[must_use]
+    pub fn for_weight(weight_kg: f64) -> Self {
+        match weight_kg {
+            kg if kg <= 3.0 => Self::Light,
+            kg if kg <= 7.0 => Self::Medium,
+            _ => Self::Heavy,
+        }
+    }
+
+    /// The heaviest parcel of the class in kilograms; `None` for heavy, which has no limit.
+    #[must_use]
+    pub const fn max_kg(self) -> Option<f64> {
+        match self {
+            Self::Light => Some(3.0),
+            Self::Medium => Some(7.0),
+            Self::Heavy => None,
+        }
+    }
+
+    /// `speed` of the class: the fraction of the remaining way covered per tick under `MOTION=fraction`.
+    #[must_use]
+    pub const fn fraction(self) -> f64 {
+        match self {
+            Self::Light => 0.40,
+            Self::Medium => 0.25,
+            Self::Heavy => 0.15,
+        }
+    }
+
+    /// Factor on `SPEED_BASE_KMH` under `MOTION=cruise`: a lighter drone flies faster, and medium sets the base.
+    #[must_use]
+    pub const fn cruise_scale(self) -> f64 {
+        match self {
+            Self::Light => 1.2,
+            Self::Medium => 1.0,
+            Self::Heavy => 0.8,
+        }
+    }
+
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Medium => "medium",
+            Self::Heavy => "heavy",
+        }
+    }
+}
+
+/// What a drone is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DroneStatus {
+    /// Parked; not part of the active fleet.
+    Inactive,
+    /// Ready for an order.
+    Idle,
+    /// Flying a delivery.
+    Busy,
+    /// On its way to a charge point or charging there.
+    Charging,
+    /// As charging, but will be inactive afterwards.
+    Retiring,
+}
+
+impl DroneStatus {
+    /// All states, in the order they are shown.
+    pub const ALL: [Self; 5] = [Self::Inactive, Self::Idle, Self::Busy, Self::Charging, Self::Retiring];
+
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Charging => "charging",
+            Self::Retiring => "retiring",
+        }
+    }
+
+    /// True for the states that count as the active fleet: everything but inactive and retiring.
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Idle | Self::Busy | Self::Charging)
+    }
+}
+
+/// The record of a drone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drone {
+    /// `drone-1` … `drone-N`.
+    pub id: String,
+    /// Weight class.
+    #[serde(rename = "type")]
+    pub kind: DroneType,
+    /// What it is doing.
+    pub status: DroneStatus,
+    /// Battery in percent, [0, 100].
+    pub battery: f64,
+    /// Where it is.
+    pub pos: Point,
+    /// Fraction of the remaining way covered per tick under `MOTION=fraction` ([`DroneType::fraction`]).
+    pub speed: f64,
+    /// The delivery it flies; set exactly while busy.
+    #[serde(default)]
+    pub current_delivery: Option<String>,
+    /// How many distinct orders it was infeasible for since it last charged or flew.
+    #[serde(default)]
+    pub feas_miss: u32,
+    /// The ids of those orders, newest last, at most [`FEAS_MISS_SET_MAX`].
+    #[serde(default)]
+    pub feas_miss_set: Vec<String>,
+    /// Whether it stands at a charge point.
+    #[serde(default)]
+    pub at_charge: bool,
+    /// While this (Unix seconds) is in the future the simulator leaves the drone alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freeze_until: Option<f64>,
+    /// The charge point a charging drone must go to, when it is not simply the nearest: see [`Drone::charge_target`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_at: Option<Point>,
+    /// Whatever else the record holds: kept, so that merging never loses a foreign field.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A change of status that the drone's present state does not allow.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DroneError {
+    /// Wrong status for this change.
+    #[error("drone {id}: {change} needs status {expected}, it is {}", status.name())]
+    Status {
+        /// Which drone.
+        id: String,
+        /// What was wanted.
+        change: &'static str,
+        /// The statuses that allow it.
+        expected: &'static str,
+        /// The status it has.
+        status: DroneStatus,
+    },
+    /// It holds another delivery, or none.
+    #[error("drone {id}: holds delivery {found:?}, not {expected}")]
+    OtherDelivery {
+        /// Which drone.
+        id: String,
+        /// The delivery it holds.
+        found: Option<String>,
+        /// The delivery that was meant.
+        expected: String,
+    },
+    /// It is not yet full, or not at a charge point.
+    #[error(
+        "drone {id}: battery {battery_pct}% (at a charge point: {at_charge}); needs {full_after_pct}% at a charge point"
+    )]
+    NotCharged {
+        /// Which drone.
+        id: String,
+        /// Its battery in percent.
+        battery_pct: f64,
+        /// Whether it is at a charge point.
+        at_charge: bool,
+        /// What counts as full, percent.
+        full_after_pct: f64,
+    },
+}
+
+impl Drone {
+    /// Drone number `number` (1, 2, …) of a new fleet: classes go round light, medium, heavy; places go round the charge
+    /// points; idle and full. The dispatcher's fleet sizing retires what is too many.
+    #[must_use]
+    pub fn new(number: u32, zones: &ZonesConfig) -> Self {
+        let index = number.saturating_sub(1) as usize;
+        let kind = DroneType::ALL[index % DroneType::ALL.len()];
+        let pos = if zones.zones.is_empty() {
+            zones.bounds.center()
+        } else {
+            zones.zones[index % zones.zones.len()].charge
+        };
+        Self {
+            id: format!("drone-{number}"),
+            kind,
+            status: DroneStatus::Idle,
+            battery: FULL_PCT,
+            pos,
+            speed: kind.fraction(),
+            current_delivery: None,
+            feas_miss: 0,
+            feas_miss_set: Vec::new(),
+            at_charge: !zones.zones.is_empty(),
+            freeze_until: None,
+            charge_at: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// True while the simulator must leave the drone alone at `now` (Unix seconds).
+    #[must_use]
+    pub fn is_frozen(&self, now: f64) -> bool {
+        self.freeze_until.is_some_and(|until| until > now)
+    }
+
+    /// Where a charging or retiring drone flies to: `charge_at` when set, else the nearest charge point.
+    #[must_use]
+    pub fn charge_target(&self, zones: &ZonesConfig) -> Point {
+        self.charge_at
+            .or_else(|| zones.nearest_charge(self.pos).map(|(charge, _)| charge))
+            .unwrap_or(self.pos)
+    }
+
+    /// True when it stands where it is to charge and has at least `full_after_pct`.
+    #[must_use]
+    pub fn is_charged(&self, full_after_pct: f64) -> bool {
+        let where_sent = self.charge_at.is_none_or(|charge| self.pos.is_at_charge(charge));
+        self.at_charge && where_sent && self.battery >= full_after_pct
+    }
+
+    /// The simulator's merge: the new place, battery (clamped to [0, 100]) and whether that is a charge point.
+    #[must_use]
+    pub fn moved(&self, pos: Point, battery_pct: f64, at_charge: bool) -> Self {
+        Self {
+            pos,
+            battery: battery_pct.clamp(0.0, FULL_PCT),
+            at_charge,
+            ..self.clone()
+        }
+    }
+
+    /// inactive or retiring → idle: joins the active fleet.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] from any other status.
+    pub fn wake(&self) -> Result<Self, DroneError> {
+        self.need(
+            "wake",
+            "inactive or retiring",
+            &[DroneStatus::Inactive, DroneStatus::Retiring],
+        )?;
+        Ok(Self {
+            charge_at: None,
+            ..self.with_status(DroneStatus::Idle)
+        })
+    }
+
+    /// idle → busy with `delivery_id`; what it was infeasible for is forgotten.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless idle.
+    pub fn take(&self, delivery_id: &str) -> Result<Self, DroneError> {
+        self.need("take", "idle", &[DroneStatus::Idle])?;
+        Ok(Self {
+            current_delivery: Some(delivery_id.to_owned()),
+            ..self.with_status(DroneStatus::Busy).cleared()
+        })
+    }
+
+    /// busy with `delivery_id` → idle: delivered, cancelled or undone.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless busy, [`DroneError::OtherDelivery`] when busy with another.
+    pub fn release(&self, delivery_id: &str) -> Result<Self, DroneError> {
+        self.need("release", "busy", &[DroneStatus::Busy])?;
+        if self.current_delivery.as_deref() != Some(delivery_id) {
+            return Err(DroneError::OtherDelivery {
+                id: self.id.clone(),
+                found: self.current_delivery.clone(),
+                expected: delivery_id.to_owned(),
+            });
+        }
+        Ok(Self {
+            current_delivery: None,
+            ..self.with_status(DroneStatus::Idle)
+        })
+    }
+
+    /// idle → charging, at the charge point `charge_at`, or at the nearest when `None`.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless idle.
+    pub fn charge(&self, charge_at: Option<Point>) -> Result<Self, DroneError> {
+        self.need("charge", "idle", &[DroneStatus::Idle])?;
+        Ok(Self {
+            charge_at,
+            ..self.with_status(DroneStatus::Charging)
+        })
+    }
+
+    /// charging → idle, once full; what it was infeasible for is forgotten.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless charging, [`DroneError::NotCharged`] when not yet full at its charge point.
+    pub fn charged(&self, full_after_pct: f64) -> Result<Self, DroneError> {
+        self.need("charged", "charging", &[DroneStatus::Charging])?;
+        self.need_full(full_after_pct)?;
+        Ok(Self {
+            charge_at: None,
+            ..self.with_status(DroneStatus::Idle).cleared()
+        })
+    }
+
+    /// idle or charging → retiring: leaves the active fleet, and charges first.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] from any other status.
+    pub fn retire(&self) -> Result<Self, DroneError> {
+        self.need(
+            "retire",
+            "idle or charging",
+            &[DroneStatus::Idle, DroneStatus::Charging],
+        )?;
+        Ok(Self {
+            charge_at: None,
+            ..self.with_status(DroneStatus::Retiring)
+        })
+    }
+
+    /// retiring → inactive, once full.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless retiring, [`DroneError::NotCharged`] when not yet full at a charge point.
+    pub fn retired(&self, full_after_pct: f64) -> Result<Self, DroneError> {
+        self.need("retired", "retiring", &[DroneStatus::Retiring])?;
+        self.need_full(full_after_pct)?;
+        Ok(Self {
+            charge_at: None,
+            ..self.with_status(DroneStatus::Inactive).cleared()
+        })
+    }
+
+    /// Remembers that the drone, idle, was infeasible for `delivery_ids`. `None` when all of them were known already,
+    /// so that nothing needs to be written.
+    #[must_use]
+    pub fn missed<'a>(&self, delivery_ids: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut set = self.feas_miss_set.clone();
+        for id in delivery_ids {
+            if !set.iter().any(|known| known == id) {
+                set.push(id.to_owned());
+            }
+        }
+        if set.len() == self.feas_miss_set.len() {
+            return None;
+        }
+        let excess = set.len().saturating_sub(FEAS_MISS_SET_MAX);
+        set.drain(..excess);
+        let feas_miss = u32::try_from(set.len()).unwrap_or(u32::MAX);
+        Some(Self {
+            feas_miss,
+            feas_miss_set: set,
+            ..self.clone()
+        })
+    }
+
+    /// True when `status` and `current_delivery` agree.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        (self.status == DroneStatus::Busy) == self.current_delivery.is_some()
+    }
+
+    fn with_status(&self, status: DroneStatus) -> Self {
+        Self { status, ..self.clone() }
+    }
+
+    fn cleared(self) -> Self {
+        Self {
+            feas_miss: 0,
+            feas_miss_set: Vec::new(),
+            ..self
+        }
+    }
+
+    fn need(&self, change: &'static str, expected: &'static str, from: &[DroneStatus]) -> Result<(), DroneError> {
+        if from.contains(&self.status) {
+            return Ok(());
+        }
+        Err(DroneError::Status {
+            id: self.id.clone(),
+            change,
+            expected,
+            status: self.status,
+        })
+    }
+
+    fn need_full(&self, full_after_pct: f64) -> Result<(), DroneError> {
+        if self.is_charged(full_after_pct) {
+            return Ok(());
+        }
+        Err(DroneError::NotCharged {
+            id: self.id.clone(),
+            battery_pct: self.battery,
+            at_charge: self.at_charge,
+            full_after_pct,
+        })
+    }
+}
+
+/// The number in `drone-7`, for sorting a fleet as people count. `None` for other ids.
+#[must_use]
+pub fn number_of(id: &str) -> Option<u32> {
+    id.strip_prefix("drone-")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+    use serde_json::json;
+
+    use super::{Drone, DroneError, DroneStatus, DroneType, FEAS_MISS_SET_MAX, number_of};
+    use crate::geo::Point;
+    use crate::zones::ZonesConfig;
+
+    fn drone() -> Drone {
+        Drone::new(1, &ZonesConfig::rome(2, 2).unwrap())
+    }
+
+    #[test]
+    fn classes_by_weight() {
+        for (kg, kind) in [
+            (0.1, DroneType::Light),
+            (3.0, DroneType::Light),
+            (3.01, DroneType::Medium),
+        ] {
+            assert_eq!(DroneType::for_weight(kg), kind);
+        }
+        assert_eq!(DroneType::for_weight(7.0), DroneType::Medium);
+        assert_eq!(DroneType::for_weight(7.01), DroneType::Heavy);
+        assert_eq!(DroneType::for_weight(1e6), DroneType::Heavy);
+    }
+
+    #[test]
+    fn a_fleet_goes_round() {
+        let zones = ZonesConfig::rome(2, 2).unwrap();
+        let fleet: Vec<_> = (1..=6).map(|number| Drone::new(number, &zones)).collect();
+        let kinds: Vec<_> = fleet.iter().map(|drone| drone.kind.name()).collect();
+        assert_eq!(kinds, ["light", "medium", "heavy", "light", "medium", "heavy"]);
+        assert_eq!(fleet[4].pos, zones.zones[0].charge);
+        assert_eq!(number_of("drone-12"), Some(12));
+        assert_eq!(number_of("x"), None);
+    }
+
+    #[test]
+    fn json_shape_and_foreign_fields() {
+        let json = serde_json::to_value(drone()).unwrap();
+        assert_eq!(json["type"], "light");
+        assert_eq!(json["status"], "idle");
+        assert_eq!(json["current_delivery"], json!(null));
+        assert_eq!(json["feas_miss_set"], json!([]));
+        assert!(json.get("freeze_until").is_none() && json.get("charge_at").is_none());
+        let mut foreign = json;
+        foreign["note"] = json!({"by": "a student"});
+        foreign["freeze_until"] = json!(12.5);
+        let read: Drone = serde_json::from_value(foreign.clone()).unwrap();
+        assert!(read.is_frozen(12.0) && !read.is_frozen(12.5));
+        assert_eq!(
+            serde_json::to_value(read.moved(read.pos, 80.0, false)).unwrap()["note"],
+            foreign["note"]
+        );
+        // A record as the first scripts write it: no bookkeeping fields.
+        let bare = json!({"id": "drone-9", "type": "heavy", "status": "idle", "battery": 80,
+            "pos": {"lat": 41.9, "lon": 12.5}, "speed": 0.15});
+        assert!(
+            serde_json::from_value::<Drone>(bare)
+                .unwrap()
+                .current_delivery
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_mission_and_back() {
+        let busy = drone().take("d1").unwrap();
+        assert!(busy.is_consistent() && busy.status == DroneStatus::Busy);
+        assert!(matches!(busy.take("d2"), Err(DroneError::Status { .. })));
+        assert!(matches!(busy.release("d2"), Err(DroneError::OtherDelivery { .. })));
+        assert!(busy.charge(None).is_err() && busy.retire().is_err() && busy.wake().is_err());
+        let idle = busy.release("d1").unwrap();
+        assert_eq!(idle.status, DroneStatus::Idle);
+        assert!(idle.release("d1").is_err(), "a repeated event changes nothing");
+    }
+
+    #[test]
+    fn charging_ends_only_when_full_where_it_was_sent() {
+        let zones = ZonesConfig::rome(2, 2).unwrap();
+        let far = zones.zones[3].charge;
+        let charging = drone()
+            .moved(Point::new(41.9, 12.5), 20.0, false)
+            .charge(Some(far))
+            .unwrap();
+        assert_eq!(charging.charge_target(&zones), far);
+        assert!(matches!(charging.charged(95.0), Err(DroneError::NotCharged { .. })));
+        let elsewhere = charging.moved(zones.zones[0].charge, 100.0, true);
+        assert!(elsewhere.charged(95.0).is_err());
+        let there = charging.moved(far, 95.0, true).charged(95.0).unwrap();
+        assert_eq!((there.status, there.charge_at), (DroneStatus::Idle, None));
+        let retiring = there.retire().unwrap();
+        assert_eq!(
+            retiring.retired(95.0).unwrap().wake().unwrap().status,
+            DroneStatus::Idle
+        );
+    }
+
+    #[test]
+    fn misses_are_distinct_and_bounded() {
+        let once = drone().missed(["a", "b", "a"]).unwrap();
+        assert_eq!((once.feas_miss, once.feas_miss_set.len()), (2, 2));
+        assert!(once.missed(["b"]).is_none());
+        let ids: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        let many = once.missed(ids.iter().map(String::as_str)).unwrap();
+        assert_eq!(many.feas_miss_set.len(), FEAS_MISS_SET_MAX);
+        assert_eq!(many.feas_miss_set.last().unwrap(), "199");
+    }
+
+    proptest! {
+        #[test]
+        fn every_walk_keeps_busy_and_delivery_together(steps in prop::collection::vec(0..9_u8, 0..60)) {
+            let mut at = drone();
+            for step in steps {
+                let next = match step {
+                    0 => at.wake(),
+                    1 => at.take("a"),
+                    2 => at.take("b"),
+                    3 => at.release("a"),
+                    4 => at.release("b"),
+                    5 => at.charge(None),
+                    6 => at.charged(95.0),
+                    7 => at.retire(),
+                    _ => at.retired(95.0),
+                };
+                if let Ok(next) = next {
+                    prop_assert!(next.is_consistent());
+                    prop_assert!(next.status != at.status);
+                    prop_assert_eq!(&next.id, &at.id);
+                    at = next;
+                }
+            }
+        }
+
+        #[test]
+        fn batteries_stay_in_range(battery in -500.0..500.0_f64) {
+            let at = drone().moved(Point::new(41.9, 12.5), battery, false);
+            prop_assert!((0.0..=100.0).contains(&at.battery));
+        }
+    }
+}
