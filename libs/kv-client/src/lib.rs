@@ -1,0 +1,1 @@
+//! Typed client of the KV API: get, put, cas, batch, scan and lock guard.

@@ -1,0 +1,182 @@
+//! What coordinators and acceptors say to each other.
+//!
+//! Between kvfront and kvstore these travel as postcard (compact, schema in these types) in `POST /internal/exchange`, many at a time.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ballot::{Ballot, HlcTime};
+use crate::state::{Key, State};
+
+/// One question to an acceptor about one key. Each is answered from one durable transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// What do you hold?
+    Read,
+    /// Promise to accept nothing below `ballot`.
+    Prepare {
+        /// The ballot to promise.
+        ballot: Ballot,
+    },
+    /// Store `state` at `ballot`.
+    Accept {
+        /// The ballot to store it at.
+        ballot: Ballot,
+        /// What to store.
+        state: State,
+        /// True for a blind write (put, delete without a read before): refused when the key has seen a higher fence than `state`'s,
+        /// because a blind writer does not know it and must not forget it.
+        blind: bool,
+        /// Ask for this ballot to be promised along with the accept (the coordinator's next change in one round trip).
+        reserve: Option<Ballot>,
+        /// The receiver is a spare and keeps this for that home.
+        hint_for: Option<Arc<str>>,
+    },
+    /// Store a state known to be chosen, whatever is promised; the promise stays.
+    Install {
+        /// The ballot it was chosen at.
+        ballot: Ballot,
+        /// The chosen state.
+        state: State,
+    },
+    /// A spare drops what it handed over: both homes hold `ballot` or newer.
+    Forget {
+        /// Nothing newer than this is dropped.
+        ballot: Ballot,
+    },
+}
+
+/// An acceptor's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Read`: what it holds.
+    Holds(Held),
+    /// To `Prepare`: promised, and what it holds.
+    Promised(Held),
+    /// To `Accept`: stored (now or by an earlier copy of the same message). `reserved` tells whether the reservation was granted.
+    Accepted {
+        /// The asked-for reservation stands.
+        reserved: bool,
+    },
+    /// To `Install`: this or something newer is held, or must not be held any more.
+    Installed,
+    /// To `Forget`: nothing at or below the ballot is held any more.
+    Forgotten,
+    /// To `Prepare` and `Accept`: `higher` stands in the way.
+    Refused {
+        /// Promised, accepted or floor, whichever refused it.
+        higher: Ballot,
+    },
+    /// To a blind `Accept`: the key has seen this fence, which the writer did not know. Nothing was stored.
+    Fenced {
+        /// The fence seen.
+        fence: u64,
+    },
+    /// The node could not serve this key durably (disk full, I/O error): nothing was changed, and it does not count.
+    Failed {
+        /// What happened, for the log and the 503.
+        reason: String,
+    },
+    /// Two different states under one ballot: corruption. Nothing was changed.
+    Corrupt {
+        /// The ballot that names two states.
+        ballot: Ballot,
+    },
+}
+
+/// What a node holds of a key, as told to a coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Ballot of the accepted state; zero when none.
+    pub accepted: Ballot,
+    /// The accepted state.
+    pub state: Option<State>,
+    /// The promise that stands.
+    pub promised: Ballot,
+    /// While nothing is accepted: the floor when the record was made, or the node's floor when there is no record. Zero otherwise.
+    /// Above the newest ballot among other answers it says: I may once have held something newer and dropped it.
+    pub floor: Ballot,
+}
+
+/// Many requests to one node, with the sender's clock.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The sender's clock, merged by the receiver or refused as skewed.
+    pub clock: HlcTime,
+    /// The questions, answered in this order.
+    pub requests: Vec<(Key, Request)>,
+}
+
+/// The answer to an [`Envelope`]: one reply per request, in order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnvelopeReply {
+    /// The node's clock.
+    pub clock: HlcTime,
+    /// The node's incarnation: changes when its database is new.
+    pub incarnation: u64,
+    /// Number of the node's last commit.
+    pub commit: u64,
+    /// The node's floor.
+    pub floor: Ballot,
+    /// One reply per request.
+    pub replies: Vec<Reply>,
+}
+
+/// One page of a node's records in key order, or of its hints in the order they were taken: `POST /internal/page`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PageRequest {
+    /// The sender's clock.
+    pub clock: HlcTime,
+    /// What to list.
+    pub list: List,
+    /// At most this many records. The node has a limit of its own.
+    pub limit: u32,
+}
+
+/// What a page lists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum List {
+    /// Records of keys whose text form starts with `prefix`, in key order (or reverse), strictly after `after`.
+    Keys {
+        /// Text form of the prefix, namespace letter included.
+        prefix: String,
+        /// Text form of the last key already seen.
+        after: Option<String>,
+        /// From the end.
+        reverse: bool,
+    },
+    /// Records that are hints, in the order of the commits that made them, strictly after this commit number.
+    Hints {
+        /// Commit number of the last hint already seen.
+        after_commit: u64,
+    },
+}
+
+/// The answer to a [`PageRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PageReply {
+    /// The node's clock.
+    pub clock: HlcTime,
+    /// The node's floor: a page is asked again when it rose between pages of one scan.
+    pub floor: Ballot,
+    /// The node's incarnation.
+    pub incarnation: u64,
+    /// The records, each with the number of the commit that last wrote it.
+    pub records: Vec<PageRecord>,
+    /// True when there is nothing after the last record.
+    pub end: bool,
+}
+
+/// One record of a page.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PageRecord {
+    /// The key.
+    pub key: Key,
+    /// Number of the commit that last wrote it.
+    pub commit: u64,
+    /// What is held.
+    pub held: Held,
+    /// For hints: the home it is kept for.
+    pub hint_for: Option<Arc<str>>,
+}
