@@ -51,7 +51,7 @@ lines() {
 
 # Ticks travel in the same pipe as the log lines: awk then needs no clock, and silent intervals are seen as well.
 feed() {
-  (while sleep "$interval" </dev/null >/dev/null 2>&1; do echo "#tick $(date +%T)"; done) &
+  (while sleep "$interval" >/dev/null 2>&1; do echo "#tick $(date +%T)"; done) &
   ticker=$!
   { lines || true; } | grep --line-buffered -F '[access] ' || true
   kill $ticker
