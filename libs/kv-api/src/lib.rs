@@ -1,1 +1,500 @@
-//! The JSON shapes, limits and key rules of the KV API, shared by its servers and its client.
+//! The JSON shapes, limits and key rules of the KV API: one place for what kvfront and kvstore serve and `kv-client` speaks.
+//!
+//! Values travel as raw JSON text ([`RawValue`]), so that a number comes back exactly as it was written.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use register::Ballot;
+use serde::{Deserialize, Serialize};
+pub use serde_json::value::RawValue;
+
+/// Longest key, in bytes of UTF-8.
+pub const MAX_KEY_BYTES: usize = 1_024;
+/// Largest value by default, in bytes of JSON text.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+/// Most operations in one batch.
+pub const MAX_BATCH_OPS: usize = 1_024;
+/// Records a scan returns when no limit is asked for.
+pub const DEFAULT_SCAN_LIMIT: usize = 100;
+/// Most records a scan returns.
+pub const MAX_SCAN_LIMIT: usize = 1_000;
+/// Time to live of a lock when none is asked for, in seconds.
+pub const DEFAULT_LOCK_TTL_SEC: f64 = 30.0;
+/// Longest time to live of a value or a lock, in seconds: ten years.
+pub const MAX_TTL_SEC: f64 = 315_360_000.0;
+/// Longest `owner` or `token`, in bytes.
+pub const MAX_OWNER_BYTES: usize = 256;
+
+/// The answer to a key that is not there, as existing scripts match it.
+pub const KEY_NOT_FOUND: &str = "Key not found";
+
+/// A key, a time to live or another part of a call that cannot be used. The text names it, the value and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiRuleError {
+    /// The key is empty.
+    #[error("key: it is empty; 1 to {MAX_KEY_BYTES} bytes of UTF-8 are expected")]
+    EmptyKey,
+    /// The key is too long.
+    #[error("key: it has {0} bytes; at most {MAX_KEY_BYTES} are allowed")]
+    LongKey(usize),
+    /// The key is not UTF-8 after percent-decoding.
+    #[error("key: it is not valid UTF-8 after percent-decoding")]
+    KeyNotUtf8,
+    /// A time to live that is not above zero, not finite, or too long.
+    #[error("ttl_sec: {0} is out of range; a number of seconds above 0 and at most {MAX_TTL_SEC} is expected")]
+    Ttl(String),
+    /// An owner or token that is too long.
+    #[error("{field}: it has {bytes} bytes; at most {MAX_OWNER_BYTES} are allowed")]
+    LongName {
+        /// `owner` or `token`.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// Checks a key.
+///
+/// # Errors
+/// [`ApiRuleError::EmptyKey`] or [`ApiRuleError::LongKey`].
+pub fn check_key(key: &str) -> Result<(), ApiRuleError> {
+    match key.len() {
+        0 => Err(ApiRuleError::EmptyKey),
+        1..=MAX_KEY_BYTES => Ok(()),
+        bytes => Err(ApiRuleError::LongKey(bytes)),
+    }
+}
+
+/// Everything but the characters that are plain in a path segment.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A key as it stands in a path: `:`, `/` and everything else that is special is percent-encoded. The keys `.` and `..` are encoded in
+/// full, because URL parsers would otherwise take them for directories.
+#[must_use]
+pub fn encode_key(key: &str) -> String {
+    match key {
+        "." | ".." => key.replace('.', "%2E"),
+        _ => utf8_percent_encode(key, IN_PATH).to_string(),
+    }
+}
+
+/// The key of a raw (still encoded) path segment or path rest.
+///
+/// # Errors
+/// When it is not UTF-8, empty or too long.
+pub fn decode_key(raw: &str) -> Result<Cow<'_, str>, ApiRuleError> {
+    let key = percent_decode_str(raw)
+        .decode_utf8()
+        .map_err(|_| ApiRuleError::KeyNotUtf8)?;
+    check_key(&key).map(|()| key)
+}
+
+/// Checks a time to live in seconds and gives it in milliseconds, at least 1.
+///
+/// # Errors
+/// [`ApiRuleError::Ttl`].
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to lie between 0 and ten years"
+)]
+pub fn ttl_ms(ttl_sec: f64) -> Result<u64, ApiRuleError> {
+    if ttl_sec > 0.0 && ttl_sec <= MAX_TTL_SEC {
+        Ok(((ttl_sec * 1_000.0).round() as u64).max(1))
+    } else {
+        Err(ApiRuleError::Ttl(ttl_sec.to_string()))
+    }
+}
+
+/// Checks an owner or a token.
+///
+/// # Errors
+/// [`ApiRuleError::LongName`].
+pub fn check_name(field: &'static str, text: &str) -> Result<(), ApiRuleError> {
+    if text.len() <= MAX_OWNER_BYTES {
+        Ok(())
+    } else {
+        Err(ApiRuleError::LongName {
+            field,
+            bytes: text.len(),
+        })
+    }
+}
+
+/// What users see as a version: opaque text, compared for equality only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub String);
+
+impl From<Ballot> for Version {
+    fn from(ballot: Ballot) -> Self {
+        Self(ballot.to_string())
+    }
+}
+
+impl Version {
+    /// The ballot behind the version.
+    ///
+    /// # Errors
+    /// When the text is no version of ours.
+    pub fn ballot(&self) -> Result<Ballot, register::ballot::ParseBallotError> {
+        self.0.parse()
+    }
+}
+
+/// How many replicas must answer a get or put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// One answer or ack is enough; a get may be stale.
+    One,
+    /// Linearizable.
+    Quorum,
+}
+
+/// Query of `GET` and `PUT /kv/{key}`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ConsistencyQuery {
+    /// `one` or `quorum`; else the coordinator's default.
+    pub consistency: Option<Consistency>,
+}
+
+/// 200 answer to `GET /kv/{key}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Item {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Box<RawValue>,
+    /// Its version; also sent as `ETag`. A kvstore's own answers have none: its value is the stored envelope.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<Version>,
+}
+
+/// Body of `PUT /kv/{key}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PutBody {
+    /// The new value; any JSON, but it has to be there.
+    pub value: Box<RawValue>,
+    /// Seconds until it ends.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ttl_sec: Option<f64>,
+    /// Refused when lower than the fence the key has seen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fence: Option<u64>,
+}
+
+/// Answer to `PUT /kv/{key}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PutAnswer {
+    /// False only when a fence refused it.
+    pub ok: bool,
+    /// Copies that had acknowledged it when this was sent.
+    pub written: usize,
+    /// Copies wanted.
+    pub rf: usize,
+    /// Version of the value written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<Version>,
+    /// When refused: the fence the key has seen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fence_seen: Option<u64>,
+}
+
+/// Body of `POST /kv/cas`: either `old` or `version` says what is expected. `"version": null` means absent; `"old": null` (or neither)
+/// means absent or null.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CasBody {
+    /// The key.
+    pub key: String,
+    /// The expected value.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub old: Option<serde_json::Value>,
+    /// The expected version; the outer option tells "not given" from `null`.
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "given")]
+    pub version: Option<Option<Version>>,
+    /// The new value.
+    pub new: Box<RawValue>,
+    /// Refused when lower than the fence the key has seen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fence: Option<u64>,
+}
+
+/// Tells a field that is `null` from one that is not there.
+fn given<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// Answer to `POST /kv/cas`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CasAnswer {
+    /// True when it was swapped.
+    pub ok: bool,
+    /// When not: the value it has, or null.
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "given_raw")]
+    pub current: Option<Box<RawValue>>,
+    /// The version it has now; none when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<Version>,
+    /// When a fence refused it: the fence the key has seen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fence_seen: Option<u64>,
+}
+
+/// Keeps a `null` value apart from a missing one: both sides write `current` whenever the swap was refused.
+fn given_raw<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// An answer that is only yes or no: delete, release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OkAnswer {
+    /// Yes or no.
+    pub ok: bool,
+}
+
+/// Query of `POST /lock/acquire/{key}`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AcquireQuery {
+    /// Seconds until the lock frees itself; [`DEFAULT_LOCK_TTL_SEC`] when not given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ttl_sec: Option<f64>,
+    /// Who wants it. A lock taken with an owner is released only with its token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<String>,
+}
+
+/// Answer to acquire and renew.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LockAnswer {
+    /// True when the caller holds the lock now.
+    pub ok: bool,
+    /// When the lock (the caller's, or the one in the way) ends, Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<f64>,
+    /// Seconds left; holders count from before they asked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_in_sec: Option<f64>,
+    /// Proves who holds it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<String>,
+    /// Grows with each acquisition; pass it to `put` and `cas` so that a late holder is refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fence: Option<u64>,
+}
+
+/// Query of `POST /lock/release/{key}`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ReleaseQuery {
+    /// Releases only this holder's lock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<String>,
+}
+
+/// Query of `POST /lock/renew/{key}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewQuery {
+    /// The holder's token.
+    pub token: String,
+    /// Seconds from now; [`DEFAULT_LOCK_TTL_SEC`] when not given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ttl_sec: Option<f64>,
+}
+
+/// Query of `GET /kv`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ScanQuery {
+    /// Only keys that start with this; all when empty.
+    #[serde(default)]
+    pub prefix: String,
+    /// Only keys after this one (before it, when `reverse`).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<String>,
+    /// At most this many: [`DEFAULT_SCAN_LIMIT`] when not given, [`MAX_SCAN_LIMIT`] at most.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<usize>,
+    /// From the last key to the first.
+    #[serde(default)]
+    pub reverse: bool,
+}
+
+/// Answer to `GET /kv`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScanAnswer {
+    /// In key order (or reverse).
+    pub items: Vec<Item>,
+    /// Pass as `after` for the next page; null at the end.
+    pub next: Option<String>,
+}
+
+/// Body of `POST /kv/batch`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BatchBody {
+    /// At most [`MAX_BATCH_OPS`]. Operations on one key run in their order, others in parallel.
+    pub ops: Vec<BatchOp>,
+    /// Runs all operations one after the other, and stops at the first that fails or is refused: the rest answer 424 and were not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ordered: bool,
+}
+
+/// One operation of a batch: the same fields as the call of its name. Values are parsed here (a tagged enum cannot hold raw text), so an
+/// integer beyond 64 bits comes back as a floating-point number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum BatchOp {
+    /// `GET /kv/{key}`
+    Get {
+        /// The key.
+        key: String,
+    },
+    /// `PUT /kv/{key}`
+    Put {
+        /// The key.
+        key: String,
+        /// As in [`PutBody`].
+        value: serde_json::Value,
+        /// As in [`PutBody`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        ttl_sec: Option<f64>,
+        /// As in [`PutBody`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        fence: Option<u64>,
+    },
+    /// `POST /kv/cas`
+    Cas {
+        /// The key.
+        key: String,
+        /// As in [`CasBody`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        old: Option<serde_json::Value>,
+        /// As in [`CasBody`].
+        #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "given")]
+        version: Option<Option<Version>>,
+        /// As in [`CasBody`].
+        new: serde_json::Value,
+        /// As in [`CasBody`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        fence: Option<u64>,
+    },
+    /// `DELETE /kv/{key}`
+    Delete {
+        /// The key.
+        key: String,
+        /// Deletes only while the value still has this version; else `{"ok":false,"current",…}`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        version: Option<Version>,
+    },
+    /// `POST /lock/acquire/{key}`
+    Lock {
+        /// The lock's name.
+        key: String,
+        /// As in [`AcquireQuery`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        ttl_sec: Option<f64>,
+        /// As in [`AcquireQuery`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        owner: Option<String>,
+    },
+    /// `POST /lock/release/{key}`
+    Unlock {
+        /// The lock's name.
+        key: String,
+        /// As in [`ReleaseQuery`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        token: Option<String>,
+    },
+}
+
+impl BatchOp {
+    /// The key or lock name it acts on, and whether it is a lock.
+    #[must_use]
+    pub fn target(&self) -> (&str, bool) {
+        match self {
+            Self::Get { key } | Self::Put { key, .. } | Self::Cas { key, .. } | Self::Delete { key, .. } => {
+                (key, false)
+            }
+            Self::Lock { key, .. } | Self::Unlock { key, .. } => (key, true),
+        }
+    }
+}
+
+/// Answer to `POST /kv/batch`: for each operation the body that its own call would give, with its HTTP status as `status`
+/// (424 for what an `ordered` batch did not run).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BatchAnswer {
+    /// One per operation, in their order.
+    pub results: Vec<serde_json::Value>,
+}
+
+/// The body of every error answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong.
+    pub detail: String,
+    /// `unknown` when the operation may or may not take effect.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcome: Option<String>,
+}
+
+/// What a kvstore shows (and takes) as a value of its own data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredEnvelope {
+    /// Last-write-wins timestamp, Unix seconds.
+    #[serde(rename = "_ts")]
+    pub ts: f64,
+    /// The value itself.
+    pub data: Box<RawValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_the_path() {
+        for key in ["delivery:1", "a/b", "ü ?#%", "..", ".", "x y", "%2F", "~-_."] {
+            assert_eq!(decode_key(&encode_key(key)).unwrap(), key);
+            assert!(!encode_key(key).contains(['/', ':', '?', '#', ' ']));
+        }
+        assert_eq!(decode_key("%ff"), Err(ApiRuleError::KeyNotUtf8));
+        assert_eq!(decode_key(""), Err(ApiRuleError::EmptyKey));
+        assert!(decode_key(&"k".repeat(1_024)).is_ok());
+        assert_eq!(decode_key(&"k".repeat(1_025)), Err(ApiRuleError::LongKey(1_025)));
+    }
+
+    #[test]
+    fn absent_null_and_given_are_told_apart() {
+        let cas = |text| serde_json::from_str::<CasBody>(text).unwrap();
+        assert_eq!(cas(r#"{"key":"k","old":null,"new":1}"#).version, None);
+        assert_eq!(cas(r#"{"key":"k","version":null,"new":1}"#).version, Some(None));
+        assert!(
+            serde_json::from_str::<CasBody>(r#"{"key":"k"}"#).is_err(),
+            "`new` has to be there"
+        );
+        assert_eq!(cas(r#"{"key":"k","new":null}"#).new.get(), "null");
+        let refused: CasAnswer = serde_json::from_str(r#"{"ok":false,"current":null}"#).unwrap();
+        assert_eq!(refused.current.unwrap().get(), "null");
+    }
+
+    #[test]
+    fn times_to_live_are_checked() {
+        assert_eq!(ttl_ms(2.0), Ok(2_000));
+        assert_eq!(ttl_ms(0.000_1), Ok(1));
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e12] {
+            assert!(ttl_ms(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_come_back_as_written() {
+        let text = r#"{"value":12345678901234567890123.10}"#;
+        let body: PutBody = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&body).unwrap(), text);
+    }
+}
