@@ -12,79 +12,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::class::DroneType;
 use crate::energy::FULL_PCT;
 use crate::geo::Point;
 use crate::zones::ZonesConfig;
 
 /// Most delivery ids that `feas_miss_set` remembers; the oldest go first.
 pub const FEAS_MISS_SET_MAX: usize = 64;
-
-/// A weight class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DroneType {
-    /// Parcels up to 3 kg.
-    Light,
-    /// Parcels above 3 and up to 7 kg.
-    Medium,
-    /// Parcels above 7 kg.
-    Heavy,
-}
-
-impl DroneType {
-    /// All classes, lightest first; also the round-robin order of a new fleet.
-    pub const ALL: [Self; 3] = [Self::Light, Self::Medium, Self::Heavy];
-
-    /// The class that carries a parcel of `weight_kg`.
-    #[must_use]
-    pub fn for_weight(weight_kg: f64) -> Self {
-        match weight_kg {
-            kg if kg <= 3.0 => Self::Light,
-            kg if kg <= 7.0 => Self::Medium,
-            _ => Self::Heavy,
-        }
-    }
-
-    /// The heaviest parcel of the class in kilograms; `None` for heavy, which has no limit.
-    #[must_use]
-    pub const fn max_kg(self) -> Option<f64> {
-        match self {
-            Self::Light => Some(3.0),
-            Self::Medium => Some(7.0),
-            Self::Heavy => None,
-        }
-    }
-
-    /// `speed` of the class: the fraction of the remaining way covered per tick under `MOTION=fraction`.
-    #[must_use]
-    pub const fn fraction(self) -> f64 {
-        match self {
-            Self::Light => 0.40,
-            Self::Medium => 0.25,
-            Self::Heavy => 0.15,
-        }
-    }
-
-    /// Factor on `SPEED_BASE_KMH` under `MOTION=cruise`: a lighter drone flies faster, and medium sets the base.
-    #[must_use]
-    pub const fn cruise_scale(self) -> f64 {
-        match self {
-            Self::Light => 1.2,
-            Self::Medium => 1.0,
-            Self::Heavy => 0.8,
-        }
-    }
-
-    /// The name in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Light => "light",
-            Self::Medium => "medium",
-            Self::Heavy => "heavy",
-        }
-    }
-}
 
 /// What a drone is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -390,6 +324,45 @@ impl Drone {
         })
     }
 
+    /// Any status but busy → busy with `delivery_id`, which already names this drone and has its parcel on board: a repair,
+    /// after somebody else wrote the drone's record.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] when busy.
+    pub fn resume(&self, delivery_id: &str) -> Result<Self, DroneError> {
+        let not_busy = [
+            DroneStatus::Inactive,
+            DroneStatus::Idle,
+            DroneStatus::Charging,
+            DroneStatus::Retiring,
+        ];
+        self.need("resume", "other than busy", &not_busy)?;
+        let delivery = Some(delivery_id.to_owned());
+        Ok(Self {
+            current_delivery: delivery,
+            charge_at: None,
+            ..self.with_status(DroneStatus::Busy).cleared()
+        })
+    }
+
+    /// A record whose `status` and `current_delivery` contradict each other, made consistent: busy with nothing becomes idle,
+    /// a delivery of a drone that is not busy is dropped. `None` when there is nothing to mend.
+    #[must_use]
+    pub fn mended(&self) -> Option<Self> {
+        if self.is_consistent() {
+            return None;
+        }
+        let status = if self.status == DroneStatus::Busy {
+            DroneStatus::Idle
+        } else {
+            self.status
+        };
+        Some(Self {
+            current_delivery: None,
+            ..self.with_status(status)
+        })
+    }
+
     /// True when `status` and `current_delivery` agree.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
@@ -453,20 +426,6 @@ mod tests {
     }
 
     #[test]
-    fn classes_by_weight() {
-        for (kg, kind) in [
-            (0.1, DroneType::Light),
-            (3.0, DroneType::Light),
-            (3.01, DroneType::Medium),
-        ] {
-            assert_eq!(DroneType::for_weight(kg), kind);
-        }
-        assert_eq!(DroneType::for_weight(7.0), DroneType::Medium);
-        assert_eq!(DroneType::for_weight(7.01), DroneType::Heavy);
-        assert_eq!(DroneType::for_weight(1e6), DroneType::Heavy);
-    }
-
-    #[test]
     fn a_fleet_goes_round() {
         let zones = ZonesConfig::rome(2, 2).unwrap();
         let fleet: Vec<_> = (1..=6).map(|number| Drone::new(number, &zones)).collect();
@@ -515,6 +474,24 @@ mod tests {
         let idle = busy.release("d1").unwrap();
         assert_eq!(idle.status, DroneStatus::Idle);
         assert!(idle.release("d1").is_err(), "a repeated event changes nothing");
+    }
+
+    #[test]
+    fn contradictions_are_mended() {
+        let empty = Drone {
+            status: DroneStatus::Busy,
+            ..drone()
+        };
+        assert_eq!(empty.mended().unwrap().status, DroneStatus::Idle);
+        let charging = drone().charge(None).unwrap();
+        let holding = Drone {
+            current_delivery: Some("d1".to_owned()),
+            ..charging.clone()
+        };
+        assert_eq!(holding.mended(), Some(charging.clone()));
+        assert_eq!(charging.mended(), None);
+        let resumed = charging.resume("d1").unwrap();
+        assert!(resumed.is_consistent() && resumed.resume("d2").is_err());
     }
 
     #[test]

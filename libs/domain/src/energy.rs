@@ -9,6 +9,10 @@ use crate::zones::ZonesConfig;
 /// A full battery, percent. Batteries stay in [0, 100].
 pub const FULL_PCT: f64 = 100.0;
 
+/// Kilometres added to a mission that is planned from a charge point: a drone counts as being there within
+/// [`crate::geo::AT_CHARGE_DEG`] on both axes, so it may start that much farther away.
+pub const START_SLACK_KM: f64 = 0.08;
+
 /// What flying costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EnergyModel {
@@ -44,12 +48,21 @@ impl EnergyModel {
         battery_pct >= self.needed_pct(km)
     }
 
+    /// True when a drone that starts full from the charge point `charge` can fly the order.
+    #[must_use]
+    pub fn can_fly_from(&self, charge: Point, origin: Point, destination: Point, zones: &ZonesConfig) -> bool {
+        self.feasible(
+            FULL_PCT,
+            START_SLACK_KM + mission_km(charge, origin, destination, zones),
+        )
+    }
+
     /// True when a drone that starts full from the charge point nearest to `origin` can fly the order. When it cannot,
     /// nobody ever can: full drones are at charge points, and that one is the nearest. Such an order is `out_of_range`.
     #[must_use]
     pub fn could_ever_fly(&self, origin: Point, destination: Point, zones: &ZonesConfig) -> bool {
         let start = zones.nearest_charge(origin).map_or(origin, |(charge, _)| charge);
-        self.feasible(FULL_PCT, mission_km(start, origin, destination, zones))
+        self.can_fly_from(start, origin, destination, zones)
     }
 }
 
@@ -58,7 +71,7 @@ mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
     use super::{EnergyModel, FULL_PCT, mission_km};
-    use crate::geo::Point;
+    use crate::geo::{AT_CHARGE_DEG, Point};
     use crate::zones::ZonesConfig;
 
     const MODEL: EnergyModel = EnergyModel {
@@ -101,6 +114,21 @@ mod tests {
         }
 
         #[test]
+        fn full_anywhere_at_a_charge_point_is_enough(
+            a in (41.80..41.98_f64, 12.37..12.60_f64), b in (41.80..41.98_f64, 12.37..12.60_f64),
+            off in (-1.0..=1.0_f64, -1.0..=1.0_f64), per_km in 0.5..8.0_f64,
+        ) {
+            let zones = ZonesConfig::rome(2, 2).unwrap();
+            let model = EnergyModel { battery_per_km: per_km, safety_margin_pct: 5.0 };
+            let (origin, destination) = (Point::new(a.0, a.1), Point::new(b.0, b.1));
+            let charge = zones.zones[0].charge;
+            let start = Point::new(charge.lat + off.0 * AT_CHARGE_DEG, charge.lon + off.1 * AT_CHARGE_DEG);
+            if model.can_fly_from(charge, origin, destination, &zones) {
+                prop_assert!(model.feasible(FULL_PCT, mission_km(start, origin, destination, &zones)));
+            }
+        }
+
+        #[test]
         fn never_means_from_no_charge_point(
             a in (41.80..41.98_f64, 12.37..12.60_f64), b in (41.80..41.98_f64, 12.37..12.60_f64),
             per_km in 0.5..8.0_f64, rows in 1..4_u32, cols in 1..4_u32,
@@ -109,7 +137,7 @@ mod tests {
             let model = EnergyModel { battery_per_km: per_km, safety_margin_pct: 5.0 };
             let (origin, destination) = (Point::new(a.0, a.1), Point::new(b.0, b.1));
             let from_some = zones.zones.iter()
-                .any(|zone| model.feasible(FULL_PCT, mission_km(zone.charge, origin, destination, &zones)));
+                .any(|zone| model.can_fly_from(zone.charge, origin, destination, &zones));
             prop_assert_eq!(model.could_ever_fly(origin, destination, &zones), from_some);
         }
     }
