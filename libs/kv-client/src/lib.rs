@@ -1,1 +1,30 @@
 //! Typed client of the KV API: get, put, cas, batch, scan and lock guard.
+//!
+//! Promises:
+//! - Every error says what became of the operation: nothing changed ([`KvError::Unavailable`], [`KvError::Unreachable`],
+//!   [`KvError::Rejected`], [`KvError::Invalid`]) or nobody knows ([`KvError::Unknown`]).
+//! - A write is sent at most once. Only when the connection to a kvfront could not be made, and so nothing was sent, the next
+//!   one of the list is tried. Reads (get, scan, health) are repeated a little, with backoff and jitter.
+//! - Every call ends within a bounded time: a write within [`Options::request_timeout`], a read within about twice that.
+//! - One record that cannot be read never hides its neighbours: scans answer item by item.
+//!
+//! Feature `testing` adds [`testing::FakeKv`], an in-memory server of the same API for the tests of whoever uses this client.
+
+mod batch;
+mod client;
+mod error;
+mod lock;
+pub mod op;
+mod options;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use batch::OpResult;
+pub use client::{BadItem, Kv, Page, Put, PutOptions, Swap, Versioned};
+pub use error::KvError;
+pub use kv_api::{BatchOp, RawValue, Version};
+pub use lock::{Acquired, Held, LockGuard};
+pub use options::Options;
