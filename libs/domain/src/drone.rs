@@ -417,7 +417,7 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
     use serde_json::json;
 
-    use super::{Drone, DroneError, DroneStatus, DroneType, FEAS_MISS_SET_MAX, number_of};
+    use super::{Drone, DroneError, DroneStatus, FEAS_MISS_SET_MAX, number_of};
     use crate::geo::Point;
     use crate::zones::ZonesConfig;
 
