@@ -48,14 +48,21 @@ impl HlcTime {
 
     /// Unix seconds, the counter as a fraction of a millisecond: what the outside sees as `_ts`.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "seconds for people and scripts; the exact ballot is kept beside it")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "seconds for people and scripts; the exact ballot is kept beside it"
+    )]
     pub fn unix_sec(self) -> f64 {
         self.0 as f64 / f64::from(1u32 << Self::COUNTER_BITS) / 1_000.0
     }
 
     /// The reading of Unix seconds, as [`Self::unix_sec`] shows them. Negative and non-finite seconds give zero.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, and negatives are cut before")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, and negatives are cut before"
+    )]
     pub fn from_unix_sec(unix_sec: f64) -> Self {
         if unix_sec.is_finite() && unix_sec > 0.0 {
             Self((unix_sec * 1_000.0 * f64::from(1u32 << Self::COUNTER_BITS)) as u64)
@@ -82,7 +89,10 @@ pub struct Ballot {
 
 impl Ballot {
     /// Below every ballot that is ever drawn: "nothing accepted", "nothing promised".
-    pub const ZERO: Self = Self { time: HlcTime::ZERO, incarnation: 0 };
+    pub const ZERO: Self = Self {
+        time: HlcTime::ZERO,
+        incarnation: 0,
+    };
 
     /// True for [`Ballot::ZERO`].
     #[must_use]
@@ -111,15 +121,23 @@ impl FromStr for Ballot {
         let (time, incarnation) = text.split_once('-').ok_or_else(error)?;
         let hex = |part: &str| {
             let digits = part.len() == 16 && part.bytes().all(|b| b.is_ascii_hexdigit());
-            digits.then(|| u64::from_str_radix(part, 16).ok()).flatten().ok_or_else(error)
+            digits
+                .then(|| u64::from_str_radix(part, 16).ok())
+                .flatten()
+                .ok_or_else(error)
         };
-        Ok(Self { time: HlcTime::from_bits(hex(time)?), incarnation: hex(incarnation)? })
+        Ok(Self {
+            time: HlcTime::from_bits(hex(time)?),
+            incarnation: hex(incarnation)?,
+        })
     }
 }
 
 /// A reading from another machine lies too far ahead of ours to be merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("clock skew: the sender's clock is {ahead_ms} ms ahead of ours, at most {max_ms} ms are accepted (MAX_CLOCK_SKEW_MS)")]
+#[error(
+    "clock skew: the sender's clock is {ahead_ms} ms ahead of ours, at most {max_ms} ms are accepted (MAX_CLOCK_SKEW_MS)"
+)]
 pub struct SkewError {
     /// How far ahead the sender is, in milliseconds.
     pub ahead_ms: u64,
@@ -139,7 +157,11 @@ impl Clock {
     /// A clock for a coordinator (or node) of this incarnation. `resume_above` is the highest reading known from before.
     #[must_use]
     pub fn new(incarnation: u64, max_skew_ms: u64, resume_above: HlcTime) -> Self {
-        Self { last: resume_above, incarnation, max_skew_ms }
+        Self {
+            last: resume_above,
+            incarnation,
+            max_skew_ms,
+        }
     }
 
     /// The incarnation that this clock stamps into ballots.
@@ -162,7 +184,10 @@ impl Clock {
 
     /// A new ballot above everything this clock has seen.
     pub fn ballot(&mut self, now_unix_ms: u64) -> Ballot {
-        Ballot { time: self.tick(now_unix_ms), incarnation: self.incarnation }
+        Ballot {
+            time: self.tick(now_unix_ms),
+            incarnation: self.incarnation,
+        }
     }
 
     /// A new ballot that is also above `other` (learnt from a refusal). A refusal that lies beyond the skew bound is not followed.
@@ -175,7 +200,10 @@ impl Clock {
     pub fn observe(&mut self, other: HlcTime, now_unix_ms: u64) -> Result<(), SkewError> {
         let ahead_ms = other.unix_ms().saturating_sub(now_unix_ms);
         if ahead_ms > self.max_skew_ms {
-            return Err(SkewError { ahead_ms, max_ms: self.max_skew_ms });
+            return Err(SkewError {
+                ahead_ms,
+                max_ms: self.max_skew_ms,
+            });
         }
         self.last = self.last.max(other);
         Ok(())

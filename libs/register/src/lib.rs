@@ -8,6 +8,7 @@
 //! - [`message`]: what coordinator and acceptor say to each other.
 //! - [`acceptor`]: the node's side, a pure decision per request.
 //! - [`proposer`]: the coordinator's side, one small state machine per operation.
+//! - [`handover`]: a spare's record moving home.
 //! - [`change`]: how a command turns one state into the next (CAS, locks, TTL), shared by proposer and the node-local API.
 //!
 //! The protocol is CASPaxos (Rystsov 2018, arXiv 1802.07000) over two homes and a spare, with blind writes, hand-over and forgetting.
@@ -15,6 +16,7 @@
 pub mod acceptor;
 pub mod ballot;
 pub mod change;
+pub mod handover;
 pub mod message;
 pub mod proposer;
 pub mod state;

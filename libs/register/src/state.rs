@@ -131,7 +131,13 @@ impl Record {
     /// A record that holds nothing yet, made on a node whose floor is `floor`.
     #[must_use]
     pub fn empty(floor: Ballot) -> Self {
-        Self { accepted: Ballot::ZERO, state: None, promised: Ballot::ZERO, floor, hint_for: None }
+        Self {
+            accepted: Ballot::ZERO,
+            state: None,
+            promised: Ballot::ZERO,
+            floor,
+            hint_for: None,
+        }
     }
 
     /// Bytes this record takes in memory, for caches that count bytes.
