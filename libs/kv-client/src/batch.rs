@@ -116,10 +116,10 @@ pub(crate) fn typed(op: &BatchOp, mut result: Value) -> OpResult {
         }
         _ => {}
     }
-    answer(op, &what, result).unwrap_or_else(OpResult::Failed)
+    answer(op, &what, &result).unwrap_or_else(OpResult::Failed)
 }
 
-fn answer(op: &BatchOp, what: &str, result: Value) -> Result<OpResult, KvError> {
+fn answer(op: &BatchOp, what: &str, result: &Value) -> Result<OpResult, KvError> {
     Ok(match op {
         BatchOp::Get { .. } => OpResult::Got(Some(Versioned::of_item(parse::<Item>(what, result)?)?)),
         BatchOp::Put { .. } => OpResult::Put(Put::of(what, parse::<PutAnswer>(what, result)?)?),
@@ -139,7 +139,7 @@ fn answer(op: &BatchOp, what: &str, result: Value) -> Result<OpResult, KvError> 
     })
 }
 
-fn parse<A: DeserializeOwned>(what: &str, result: Value) -> Result<A, KvError> {
+fn parse<A: DeserializeOwned>(what: &str, result: &Value) -> Result<A, KvError> {
     // Through text, because raw values cannot be taken out of a parsed tree.
     serde_json::from_str(&result.to_string()).map_err(|error| KvError::decode(what, error))
 }

@@ -58,10 +58,8 @@ impl KvError {
         matches!(self, Self::Unknown { .. })
     }
 
-    pub(crate) fn invalid(detail: impl ToString) -> Self {
-        Self::Invalid {
-            detail: detail.to_string(),
-        }
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+        Self::Invalid { detail: detail.into() }
     }
 
     pub(crate) fn decode(what: &str, detail: impl std::fmt::Display) -> Self {
@@ -73,6 +71,6 @@ impl KvError {
 
 impl From<kv_api::ApiRuleError> for KvError {
     fn from(error: kv_api::ApiRuleError) -> Self {
-        Self::invalid(error)
+        Self::invalid(error.to_string())
     }
 }

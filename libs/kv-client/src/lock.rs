@@ -53,7 +53,8 @@ pub struct LockGuard {
 }
 
 impl Kv {
-    /// Asks for the lock `name`, for `ttl` from now. `owner` says who, for people who look; it may be empty.
+    /// Asks for the lock `name`, for `ttl` from now. `owner` says who, for people who look; when it is not empty, nobody can
+    /// release the lock without its token.
     /// After [`KvError::Unknown`] the lock may be held by nobody who knows its token, until `ttl` is over.
     ///
     /// # Errors
