@@ -1,0 +1,100 @@
+//! The node's hybrid logical clock, over a wall clock that is passed in.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use register::ballot::{Clock, SkewError};
+use register::{Ballot, HlcTime};
+
+/// Tells Unix milliseconds. Tests bend it.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The machine's own clock.
+#[must_use]
+pub fn system_clock() -> WallClock {
+    Arc::new(|| {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// A node's clock. Clones share it.
+#[derive(Clone)]
+pub struct NodeClock {
+    wall: WallClock,
+    clock: Arc<Mutex<Clock>>,
+}
+
+impl std::fmt::Debug for NodeClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeClock")
+            .field("clock", &*self.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeClock {
+    /// A clock that stamps `incarnation` into its ballots and resumes above what was stored before.
+    #[must_use]
+    pub fn new(incarnation: u64, max_skew_ms: u64, resume_above: HlcTime, wall: WallClock) -> Self {
+        Self {
+            wall,
+            clock: Arc::new(Mutex::new(Clock::new(incarnation, max_skew_ms, resume_above))),
+        }
+    }
+
+    /// Unix milliseconds of the wall clock.
+    #[must_use]
+    pub fn now_unix_ms(&self) -> u64 {
+        (self.wall)()
+    }
+
+    /// A reading for an answer.
+    #[must_use]
+    pub fn read(&self) -> HlcTime {
+        let now_unix_ms = self.now_unix_ms();
+        self.lock().tick(now_unix_ms)
+    }
+
+    /// The incarnation it stamps into ballots.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.lock().incarnation()
+    }
+
+    /// The highest reading drawn or merged so far.
+    #[must_use]
+    pub fn last(&self) -> HlcTime {
+        self.lock().last()
+    }
+
+    /// Merges a sender's clock.
+    ///
+    /// # Errors
+    /// When it is further ahead of the wall clock than the skew bound; then nothing is merged.
+    pub fn observe(&self, other: HlcTime) -> Result<(), SkewError> {
+        let now_unix_ms = self.now_unix_ms();
+        self.lock().observe(other, now_unix_ms)
+    }
+
+    /// A ballot above everything seen.
+    #[must_use]
+    pub fn ballot(&self) -> Ballot {
+        let now_unix_ms = self.now_unix_ms();
+        self.lock().ballot(now_unix_ms)
+    }
+
+    /// A ballot that is also above `other`.
+    ///
+    /// # Errors
+    /// When `other` is further ahead of the wall clock than the skew bound.
+    pub fn ballot_above(&self, other: Ballot) -> Result<Ballot, SkewError> {
+        let now_unix_ms = self.now_unix_ms();
+        self.lock().ballot_above(other, now_unix_ms)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clock> {
+        // A clock is a few integers; it is whole at every point.
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

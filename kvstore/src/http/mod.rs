@@ -1,0 +1,68 @@
+//! HTTP of a node: two calls for coordinators, the KV API for everybody else.
+//!
+//! Domain errors are turned into answers here and nowhere else: what was certainly not done is 409 or 503, what may have been done is 503
+//! with `"outcome":"unknown"`.
+
+mod batch;
+mod internal;
+mod ops;
+mod routes;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use service::Tasks;
+use service::http::{ApiError, with_common_routes};
+use service::metrics::Metrics;
+
+use crate::node::Node;
+use crate::storage::StoreError;
+
+pub use internal::{MAX_ENVELOPE_BYTES, MAX_ENVELOPE_REQUESTS, MAX_PAGE_RECORDS, MAX_REPLY_BYTES};
+
+/// Bytes a body may have beside the value: key, envelope, braces.
+const BODY_SLACK_BYTES: usize = 64 * 1024;
+
+/// All routes of a node.
+pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
+    let body_limit_bytes = node.max_value_bytes() + BODY_SLACK_BYTES;
+    let internal = Router::new()
+        .route("/internal/exchange", post(internal::exchange))
+        .route("/internal/page", post(internal::page))
+        .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
+    let batch = Router::new()
+        .route("/kv/batch", key_methods(post(batch::batch)))
+        .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
+    let router = Router::new()
+        .route("/health", get(routes::health))
+        .route("/kv", get(routes::scan))
+        // Keys may be called "cas" or "batch": only POST is taken from them.
+        .route("/kv/cas", key_methods(post(routes::cas)))
+        .route("/kv/{*key}", key_methods(axum::routing::MethodRouter::new()))
+        .route("/lock/acquire/{*key}", post(routes::acquire))
+        .route("/lock/release/{*key}", post(routes::release))
+        .route("/lock/renew/{*key}", post(routes::renew))
+        .merge(internal)
+        .merge(batch)
+        .with_state(node);
+    with_common_routes(router, tasks, metrics, body_limit_bytes)
+}
+
+fn key_methods(methods: axum::routing::MethodRouter<Arc<Node>>) -> axum::routing::MethodRouter<Arc<Node>> {
+    methods.get(routes::get).put(routes::put).delete(routes::delete)
+}
+
+/// The answer to a call that the store did not serve.
+fn not_served(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Closed | StoreError::Failed { .. } => ApiError::unavailable(error.to_string()),
+        StoreError::Unknown { .. } => ApiError::outcome_unknown(error.to_string()),
+        StoreError::Skew(skew) => ApiError::conflict(skew.to_string()),
+        StoreError::Corrupt { .. } => {
+            tracing::error!(%error, "corruption");
+            ApiError::internal(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A running node: settings, store, metrics and health put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use service::http::{Limits, serve_router};
+use service::metrics::Metrics;
+use service::{Shutdown, Tasks};
+use tokio::net::TcpListener;
+
+use crate::clock::{WallClock, system_clock};
+use crate::config::Config;
+use crate::http;
+use crate::storage::{CacheLimits, OpenError, Store, StoreMetrics, StoreOptions};
+
+/// How often the storage's health line is renewed, and a failing disk is tried again.
+const STORAGE_CHECK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long the storage's health line stays good without being renewed.
+const STORAGE_SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// One node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Node {
+    store: Store,
+    metrics: Metrics,
+    max_value_bytes: usize,
+}
+
+impl Node {
+    /// Opens the node's database. Blocks for as long as the integrity check takes.
+    ///
+    /// # Errors
+    /// [`OpenError`], which names the file and what to do.
+    pub fn open(config: &Config, wall: WallClock) -> Result<Self, OpenError> {
+        let metrics = Metrics::new("kvstore");
+        let options = StoreOptions {
+            cache: CacheLimits {
+                items: config.max_cache_items,
+                bytes: config.max_cache_size_bytes,
+            },
+            max_clock_skew_ms: config.max_clock_skew_ms,
+            wall,
+            new_incarnation: rand::random(),
+            metrics: StoreMetrics::new(&metrics),
+        };
+        let store = Store::open(&config.db_file, options)?;
+        Ok(Self {
+            store,
+            metrics,
+            max_value_bytes: config.max_value_bytes,
+        })
+    }
+
+    /// The node's store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Largest value taken, in bytes of JSON text.
+    #[must_use]
+    pub fn max_value_bytes(&self) -> usize {
+        self.max_value_bytes
+    }
+
+    /// Serves until `shutdown`, then finishes what was taken on and closes the database.
+    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
+        let tasks = Tasks::new(shutdown.child());
+        let store = self.store.clone();
+        tasks.spawn("storage", STORAGE_SILENCE_MAX, move |heartbeat, shutdown| async move {
+            loop {
+                // A node that nobody writes to would stay unwell for ever without trying by itself.
+                let health = match store.trouble() {
+                    None => Ok(()),
+                    Some(_) => store.probe().await,
+                };
+                match health {
+                    Ok(()) => heartbeat.ok(),
+                    Err(error) => heartbeat.failed(error),
+                }
+                if !shutdown.sleep(STORAGE_CHECK_EVERY).await {
+                    return;
+                }
+            }
+        });
+        let router = http::router(Arc::new(self.clone()), tasks.clone(), self.metrics.clone());
+        serve_router(listener, router, Limits::default(), shutdown).await;
+        tasks.stop().await;
+        self.store.close().await;
+    }
+}
+
+/// Runs a node until `shutdown`.
+///
+/// # Errors
+/// When its database cannot be used.
+pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    run_with_clock(config, listener, shutdown, system_clock()).await
+}
+
+/// Runs a node whose wall clock is `wall`.
+///
+/// # Errors
+/// When its database cannot be used.
+pub async fn run_with_clock(
+    config: Config,
+    listener: TcpListener,
+    shutdown: Shutdown,
+    wall: WallClock,
+) -> anyhow::Result<()> {
+    let node = tokio::task::spawn_blocking(move || Node::open(&config, wall)).await;
+    let node = node.context("opening the database died")??;
+    node.serve(listener, shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,467 @@
+//! Opening the database file: what is refused, and why.
+//!
+//! Refused with the path and what to do: a missing or unwritable directory, a file another process uses, a file that is no SQLite database
+//! or is damaged, a database that is somebody else's, and one written by newer code. Nothing is written to a file before all of that is
+//! known.
+
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use register::{Ballot, HlcTime};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::rows::{APPLICATION_ID, NodeRow, SCHEMA, SCHEMA_VERSION};
+
+/// How long the integrity check at start may take. A larger database is checked as far as that goes; damage met later is an error of the
+/// request that meets it.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a connection waits for another one's lock. Within one process only checkpoints hold one for long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Statements kept prepared per connection: more than there are.
+const STATEMENT_CACHE: usize = 32;
+
+/// After a checkpoint the write-ahead log is cut back to this many bytes, so that one burst does not keep its disk for ever.
+const WAL_KEEP_BYTES: i64 = 16 * 1024 * 1024;
+
+/// A database that cannot be used. Each text names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such directory.
+    #[error(
+        "DB_FILE {path:?}: the directory {dir:?} does not exist; create it (or mount the volume there), or set DB_FILE to another place"
+    )]
+    NoDirectory {
+        /// The database file.
+        path: PathBuf,
+        /// The missing directory.
+        dir: PathBuf,
+    },
+    /// The directory or the file cannot be written.
+    #[error(
+        "DB_FILE {path:?}: cannot be written ({source}); give this user write permission on the file and its directory"
+    )]
+    NotWritable {
+        /// The database file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("DB_FILE {path:?}: in use by another kvstore; stop that one, or give each its own DB_FILE")]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// Not a kvstore's database.
+    #[error("DB_FILE {path:?}: {what}; it was left untouched. Set DB_FILE to another file, or move this one away")]
+    Foreign {
+        /// The database file.
+        path: PathBuf,
+        /// What it is instead.
+        what: String,
+    },
+    /// Written by newer code.
+    #[error(
+        "DB_FILE {path:?}: has schema version {found}, this program knows {SCHEMA_VERSION}; use the newer program that wrote it"
+    )]
+    TooNew {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i32,
+    },
+    /// Damaged.
+    #[error(
+        "DB_FILE {path:?}: the database is damaged ({detail}); keep the file for inspection, move it and its -wal and -shm files away, \
+         and restore a backup"
+    )]
+    Corrupt {
+        /// The database file.
+        path: PathBuf,
+        /// What the check found.
+        detail: String,
+    },
+    /// The writer's thread cannot be started.
+    #[error("cannot start the storage writer: {source}")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Anything else SQLite says.
+    #[error("DB_FILE {path:?}: {source}")]
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// An opened database, with the lock that keeps other processes out.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) writer: Connection,
+    pub(crate) node: NodeRow,
+    pub(crate) lock: File,
+}
+
+/// Opens or creates the database at `path`. `new_incarnation` is used when it is created.
+pub(crate) fn open(path: &Path, new_incarnation: u64) -> Result<Opened, OpenError> {
+    let lock = claim(path)?;
+    look_at_header(path)?;
+    let sqlite = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Corrupt {
+            path: path.to_owned(),
+            detail: source.to_string(),
+        },
+        _ => OpenError::Sqlite {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    prepare_connection(&connection).map_err(sqlite)?;
+    if connection.is_readonly("main").map_err(sqlite)? {
+        // SQLite silently falls back to reading a file it may not write.
+        return Err(OpenError::NotWritable {
+            path: path.to_owned(),
+            source: ErrorKind::PermissionDenied.into(),
+        });
+    }
+    let fresh = recognise(&connection, path, sqlite)?;
+    if fresh {
+        create(&mut connection, new_incarnation).map_err(sqlite)?;
+        sync_directory(path).map_err(|source| OpenError::NotWritable {
+            path: path.to_owned(),
+            source,
+        })?;
+    } else {
+        check_integrity(&connection, path, sqlite)?;
+    }
+    // FULL, not NORMAL: a promise or an ack must survive the power cut right after it.
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
+    connection
+        .pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)
+        .map_err(sqlite)?;
+    let node = NodeRow::read(&connection).map_err(|source| match source {
+        rusqlite::Error::QueryReturnedNoRows => OpenError::Corrupt {
+            path: path.to_owned(),
+            detail: "the node's own row is missing".to_owned(),
+        },
+        other => sqlite(other),
+    })?;
+    Ok(Opened {
+        writer: connection,
+        node,
+        lock,
+    })
+}
+
+/// A connection that only reads.
+pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare_connection(&connection)?;
+    Ok(connection)
+}
+
+fn prepare_connection(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    Ok(())
+}
+
+/// Takes the lock file beside the database. The lock goes with the process, however it ends.
+fn claim(path: &Path) -> Result<File, OpenError> {
+    let dir = directory_of(path);
+    if !dir.is_dir() {
+        return Err(OpenError::NoDirectory {
+            path: path.to_owned(),
+            dir: dir.to_owned(),
+        });
+    }
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(lock_path)
+        .map_err(|source| OpenError::NotWritable {
+            path: path.to_owned(),
+            source,
+        })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(OpenError::NotWritable {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Looks at the first bytes itself, so that SQLite does not touch what is none of its files.
+fn look_at_header(path: &Path) -> Result<(), OpenError> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let foreign = |what: &str| {
+        Err(OpenError::Foreign {
+            path: path.to_owned(),
+            what: what.to_owned(),
+        })
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(OpenError::NotWritable {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    if path.is_dir() {
+        return foreign("is a directory");
+    }
+    let mut head = Vec::with_capacity(MAGIC.len());
+    let reading = file.take(MAGIC.len() as u64).read_to_end(&mut head);
+    reading.map_err(|source| OpenError::NotWritable {
+        path: path.to_owned(),
+        source,
+    })?;
+    if head.is_empty() || head == MAGIC {
+        Ok(())
+    } else {
+        foreign("is not a SQLite database")
+    }
+}
+
+/// True for an empty database, false for one of ours; anything else is refused.
+fn recognise(
+    connection: &Connection,
+    path: &Path,
+    sqlite: impl Fn(rusqlite::Error) -> OpenError + Copy,
+) -> Result<bool, OpenError> {
+    let application: i32 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(sqlite)?;
+    let version: i32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(sqlite)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(sqlite)?;
+    match (application, tables) {
+        (0, 0) => Ok(true),
+        (APPLICATION_ID, _) if version > SCHEMA_VERSION => Err(OpenError::TooNew {
+            path: path.to_owned(),
+            found: version,
+        }),
+        (APPLICATION_ID, 1..) if version == SCHEMA_VERSION => Ok(false),
+        (APPLICATION_ID, _) => {
+            let detail = format!("schema version {version} with {tables} tables and indexes");
+            Err(OpenError::Corrupt {
+                path: path.to_owned(),
+                detail,
+            })
+        }
+        (other, tables) => {
+            let what = format!(
+                "is a SQLite database of another program (application id {other}, {tables} tables and indexes)"
+            );
+            Err(OpenError::Foreign {
+                path: path.to_owned(),
+                what,
+            })
+        }
+    }
+}
+
+/// The schema, the marks and the node's row in one transaction: a crash leaves an empty database or a whole one.
+fn create(connection: &mut Connection, incarnation: u64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(SCHEMA)?;
+    let node = NodeRow {
+        incarnation,
+        floor: Ballot::ZERO,
+        commit: 0,
+        clock: HlcTime::ZERO,
+        records: 0,
+        hints: 0,
+    };
+    node.create(&transaction)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.commit()
+}
+
+/// `PRAGMA quick_check`, interrupted after [`CHECK_TIMEOUT`].
+fn check_integrity(
+    connection: &Connection,
+    path: &Path,
+    sqlite: impl Fn(rusqlite::Error) -> OpenError,
+) -> Result<(), OpenError> {
+    let (done, waiting) = channel::<()>();
+    let interrupt = connection.get_interrupt_handle();
+    let timer = std::thread::spawn(move || {
+        if matches!(waiting.recv_timeout(CHECK_TIMEOUT), Err(RecvTimeoutError::Timeout)) {
+            interrupt.interrupt();
+        }
+    });
+    let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    drop(done);
+    // It only waits and interrupts; it cannot panic, and it must be over before the connection does its next work.
+    let _ = timer.join();
+    match verdict {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(detail) => Err(OpenError::Corrupt {
+            path: path.to_owned(),
+            detail,
+        }),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            tracing::info!(
+                ?path,
+                "the database is large: its integrity was checked for {CHECK_TIMEOUT:?} only"
+            );
+            Ok(())
+        }
+        Err(error) => Err(sqlite(error)),
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the new file's name itself durable.
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    File::open(directory_of(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuse(path: &Path) -> String {
+        open(path, 1).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_new_database_keeps_its_incarnation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        assert_eq!(open(&path, 7).unwrap().node.incarnation, 7);
+        assert_eq!(open(&path, 8).unwrap().node.incarnation, 7);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = refuse(&dir.path().join("missing/kv.db"));
+        assert!(
+            error.contains("missing") && error.contains("does not exist") && error.contains("DB_FILE"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_directory_and_a_directory_in_place_of_the_file_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        assert!(matches!(
+            open(&dir.path().join("file/kv.db"), 1),
+            Err(OpenError::NoDirectory { .. })
+        ));
+        std::fs::create_dir(dir.path().join("kv.db")).unwrap();
+        assert!(refuse(&dir.path().join("kv.db")).contains("is a directory"));
+    }
+
+    #[test]
+    fn what_is_no_database_is_left_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        std::fs::write(&path, "dear diary").unwrap();
+        let error = refuse(&path);
+        assert!(
+            error.contains("kv.db") && error.contains("not a SQLite database"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), b"dear diary");
+    }
+
+    #[test]
+    fn another_programs_database_is_left_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        let other = Connection::open(&path).unwrap();
+        other
+            .execute_batch("CREATE TABLE bookmarks (url TEXT); PRAGMA application_id = 77;")
+            .unwrap();
+        drop(other);
+        let before = std::fs::read(&path).unwrap();
+        let error = refuse(&path);
+        assert!(error.contains("another program (application id 77"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn newer_schemas_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        open(&path, 1)
+            .unwrap()
+            .writer
+            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
+            .unwrap();
+        assert!(matches!(open(&path, 1), Err(OpenError::TooNew { .. })));
+    }
+
+    #[test]
+    fn two_processes_cannot_share_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        let first = open(&path, 1).unwrap();
+        assert!(refuse(&path).contains("in use by another kvstore"));
+        drop(first);
+        open(&path, 1).unwrap();
+    }
+
+    #[test]
+    fn damage_is_found_at_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv.db");
+        let opened = open(&path, 1).unwrap();
+        for number in 0..2_000 {
+            let sql = "INSERT INTO records (key, commit_number, fence, value) VALUES (?, ?, 0, ?)";
+            opened
+                .writer
+                .execute(sql, (format!("dkey-{number}"), number, "x".repeat(100)))
+                .unwrap();
+        }
+        opened.writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        drop(opened);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        for byte in &mut bytes[middle..middle + 8_192] {
+            *byte ^= 0xA5;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let error = refuse(&path);
+        assert!(
+            error.contains("damaged") && error.contains("kv.db") && error.contains("backup"),
+            "{error}"
+        );
+        std::fs::write(&path, &bytes[..middle]).unwrap();
+        assert!(refuse(&path).contains("damaged"), "a truncated file too");
+    }
+}

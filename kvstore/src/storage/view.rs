@@ -1,0 +1,332 @@
+//! What readers may see: the cache, and the numbers of the last commit.
+//!
+//! The promise: a reader never sees anything uncommitted, and the cache never gives an older version of a key after anybody saw a newer
+//! one. The danger is the slow reader: it misses, reads the old row, and puts it into the cache after the writer has committed a newer
+//! one (which may already be evicted again, so comparing with what is cached is not enough). So keys are hashed onto slots, each with the
+//! generation of its last commit. A reader takes the generation when it looks the key up; what it read may only be filled in when the slot has
+//! not been written since, and no commit on it is under way. Between the commit in SQLite and its publication here the cache may still hold the older version,
+//! which is then read by everybody who finds it; nothing older can enter any more.
+//!
+//! The floor that readers tell is raised *before* the commit that raises it. A row that is gone must never be seen together with a floor
+//! from before it was dropped (the coordinator would take "dropped" for "never had"); too high a floor only costs a second asking.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use register::{Ballot, Key};
+
+use super::cache::{Cache, CacheLimits};
+use super::rows::Stored;
+
+/// Slots that keys are hashed onto. Two keys in one slot only cost a fill now and then.
+const SLOTS: usize = 4_096;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    /// The generation of the last commit on this slot, or of the one under way.
+    generation: u64,
+    /// A commit on this slot is under way.
+    committing: bool,
+}
+
+/// Proof of when a reader looked a key up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket(u64);
+
+/// Numbers of the last commit, as the node tells them with every answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Number of the last committed change.
+    pub commit: u64,
+    /// The node's floor as of that commit.
+    pub floor: Ballot,
+}
+
+/// The shared view. Its mutex is held for memory operations only.
+#[derive(Debug)]
+pub(crate) struct View {
+    hasher: RandomState,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    cache: Cache,
+    slots: Box<[Slot]>,
+    generation: u64,
+    progress: Progress,
+    /// At least the floor of every row set a reader can see.
+    reader_floor: Ballot,
+}
+
+impl View {
+    pub(crate) fn new(limits: CacheLimits, progress: Progress) -> Self {
+        let inner = Inner {
+            cache: Cache::new(limits),
+            slots: vec![Slot::default(); SLOTS].into(),
+            generation: 0,
+            progress,
+            reader_floor: progress.floor,
+        };
+        Self {
+            hasher: RandomState::new(),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The cached records of keys, and the ticket to fill in those that are missing. For all at once the floor to tell with them: it only
+    /// matters for keys without a record, which are never answered from the cache.
+    pub(crate) fn look_up<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> (Vec<Option<Arc<Stored>>>, Ticket) {
+        let mut inner = self.lock();
+        let found = keys.map(|key| inner.cache.get(key)).collect();
+        (found, Ticket(inner.generation))
+    }
+
+    /// The cached record of a key, without a ticket: for the writer, which is the only one to change anything.
+    pub(crate) fn cached(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.lock().cache.get(key)
+    }
+
+    /// Offers rows read after `ticket` was taken. Gives the floor to tell for keys that had no row.
+    pub(crate) fn fill(&self, ticket: Ticket, rows: impl Iterator<Item = (Key, Arc<Stored>)>) -> Ballot {
+        let mut inner = self.lock();
+        for (key, stored) in rows {
+            let slot = inner.slots[self.slot(&key)];
+            if !slot.committing && slot.generation <= ticket.0 && !inner.cache.contains(&key) {
+                inner.cache.put(key, stored);
+            }
+        }
+        inner.reader_floor
+    }
+
+    /// Right before a commit that writes `keys` and raises the floor to `floor`.
+    pub(crate) fn begin<'a>(&self, keys: impl Iterator<Item = &'a Key>, floor: Ballot) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        for key in keys {
+            inner.slots[self.slot(key)] = Slot {
+                generation,
+                committing: true,
+            };
+            inner.cache.remove(key);
+        }
+        inner.reader_floor = inner.reader_floor.max(floor);
+    }
+
+    /// After the commit: shows what it wrote (`None`: dropped).
+    pub(crate) fn publish(&self, rows: impl Iterator<Item = (Key, Option<Arc<Stored>>)>, progress: Progress) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        for (key, stored) in rows {
+            inner.slots[self.slot(&key)] = Slot {
+                generation,
+                committing: false,
+            };
+            match stored {
+                Some(stored) => inner.cache.put(key, stored),
+                None => inner.cache.remove(&key),
+            }
+        }
+        inner.progress = progress;
+        inner.reader_floor = progress.floor;
+    }
+
+    /// After a commit that failed: the rows are what they were, and may be cached again when they are next read.
+    pub(crate) fn abort<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        for key in keys {
+            inner.slots[self.slot(key)] = Slot {
+                generation,
+                committing: false,
+            };
+        }
+        inner.reader_floor = inner.progress.floor;
+    }
+
+    /// After the writer lost track (a panic): forgets everything cached and starts from what the database says.
+    pub(crate) fn reset(&self, progress: Progress) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        inner.slots.fill(Slot {
+            generation,
+            committing: false,
+        });
+        inner.cache.clear();
+        inner.progress = progress;
+        inner.reader_floor = progress.floor;
+    }
+
+    /// The last commit.
+    pub(crate) fn progress(&self) -> Progress {
+        self.lock().progress
+    }
+
+    /// Items and bytes in the cache.
+    pub(crate) fn cache_size(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.cache.items(), inner.cache.bytes())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a remainder below SLOTS fits any usize")]
+    fn slot(&self, key: &Key) -> usize {
+        (self.hasher.hash_one(key) % SLOTS as u64) as usize
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held can only come from running out of memory; the sums are then rebuilt by `reset`.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use register::Record;
+
+    use super::*;
+
+    fn stored(commit: u64) -> Arc<Stored> {
+        Arc::new(Stored {
+            record: Record::empty(Ballot::ZERO),
+            commit,
+        })
+    }
+
+    /// One step of the schedule of one writer and some readers.
+    #[derive(Debug, Clone)]
+    enum Step {
+        LookUp { reader: usize, key: u8 },
+        ReadRow { reader: usize },
+        Fill { reader: usize },
+        Begin { keys: Vec<u8> },
+        Commit,
+        Publish,
+        Abort,
+    }
+
+    fn schedules() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0usize..4, 0u8..5).prop_map(|(reader, key)| Step::LookUp { reader, key }),
+            4 => (0usize..4).prop_map(|reader| Step::ReadRow { reader }),
+            4 => (0usize..4).prop_map(|reader| Step::Fill { reader }),
+            3 => proptest::collection::vec(0u8..5, 1..3).prop_map(|keys| Step::Begin { keys }),
+            3 => Just(Step::Commit),
+            3 => Just(Step::Publish),
+            1 => Just(Step::Abort),
+        ];
+        proptest::collection::vec(step, 0..150)
+    }
+
+    #[derive(Debug, Clone, Default)]
+    struct Reader {
+        looked_up: Option<(u8, Ticket)>,
+        row: Option<u64>,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        /// Whatever the interleaving and however little fits into the cache: what a lookup gives is never older than what anybody saw
+        /// before, and never newer than what is committed.
+        #[test]
+        fn no_interleaving_brings_an_older_version_back(schedule in schedules(), items in 1usize..4) {
+            let progress = Progress { commit: 0, floor: Ballot::ZERO };
+            let view = View::new(CacheLimits { items, bytes: usize::MAX }, progress);
+            let name = |key: u8| Key::data(&key.to_string());
+            let mut database: HashMap<u8, u64> = (0..5).map(|key| (key, 0)).collect();
+            let mut seen: HashMap<u8, u64> = HashMap::new();
+            let mut readers = vec![Reader::default(); 4];
+            let mut next_commit = 1;
+            // Keys, and whether the commit has happened.
+            let mut writing: Option<(Vec<u8>, bool)> = None;
+            for step in schedule {
+                match step {
+                    Step::LookUp { reader, key } => {
+                        let keys = [name(key)];
+                        let (found, ticket) = view.look_up(keys.iter());
+                        readers[reader] = Reader::default();
+                        match &found[0] {
+                            Some(stored) => {
+                                prop_assert!(stored.commit <= database[&key], "uncommitted");
+                                let newest = seen.entry(key).or_default();
+                                prop_assert!(stored.commit >= *newest, "went back from {} to {}", newest, stored.commit);
+                                *newest = stored.commit;
+                            }
+                            None => readers[reader].looked_up = Some((key, ticket)),
+                        }
+                    }
+                    Step::ReadRow { reader } => {
+                        if let Some((key, _)) = readers[reader].looked_up {
+                            readers[reader].row = Some(database[&key]);
+                            // A read of the database counts as seen at the moment of its snapshot.
+                            let newest = seen.entry(key).or_default();
+                            *newest = (*newest).max(database[&key]);
+                        }
+                    }
+                    Step::Fill { reader } => {
+                        let Reader { looked_up: Some((key, ticket)), row: Some(row) } = std::mem::take(&mut readers[reader])
+                        else { continue };
+                        view.fill(ticket, [(name(key), stored(row))].into_iter());
+                    }
+                    Step::Begin { keys } if writing.is_none() => {
+                        let names: Vec<Key> = keys.iter().map(|key| name(*key)).collect();
+                        view.begin(names.iter(), Ballot::ZERO);
+                        writing = Some((keys, false));
+                    }
+                    Step::Commit => {
+                        if let Some((keys, committed @ false)) = &mut writing {
+                            for key in keys {
+                                database.insert(*key, next_commit);
+                            }
+                            *committed = true;
+                            next_commit += 1;
+                        }
+                    }
+                    Step::Publish => {
+                        if let Some((keys, true)) = &writing {
+                            let rows = keys.iter().map(|key| (name(*key), Some(stored(database[key]))));
+                            view.publish(rows, Progress { commit: next_commit - 1, floor: Ballot::ZERO });
+                            writing = None;
+                        }
+                    }
+                    Step::Abort => {
+                        if let Some((keys, false)) = &writing {
+                            let names: Vec<Key> = keys.iter().map(|key| name(*key)).collect();
+                            view.abort(names.iter());
+                            writing = None;
+                        }
+                    }
+                    Step::Begin { .. } => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn readers_hear_of_a_raised_floor_before_the_row_can_be_gone() {
+        let view = View::new(
+            CacheLimits { items: 1, bytes: 1_000 },
+            Progress {
+                commit: 0,
+                floor: Ballot::ZERO,
+            },
+        );
+        let floor = Ballot {
+            time: register::HlcTime::from_unix_ms(5),
+            incarnation: 1,
+        };
+        let key = Key::data("a");
+        let (_, ticket) = view.look_up([&key].into_iter());
+        view.begin([&key].into_iter(), floor);
+        assert_eq!(view.fill(ticket, std::iter::empty()), floor);
+        assert_eq!(view.progress().floor, Ballot::ZERO, "but it is not told as durable yet");
+        view.abort([&key].into_iter());
+        assert_eq!(view.fill(ticket, std::iter::empty()), Ballot::ZERO);
+    }
+}
