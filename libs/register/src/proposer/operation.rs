@@ -68,10 +68,9 @@ enum Phase {
     /// Not begun, or between rounds; the pause timer begins this.
     Paused(Next),
     Read,
-    /// The newest state goes to those that lack it; `copies` already hold it.
+    /// The newest state goes to those that lack it.
     WriteBack {
         answer: Answer,
-        copies: usize,
     },
     Prepare {
         ballot: Ballot,
@@ -107,6 +106,10 @@ pub struct Operation {
     read_repair: bool,
     /// Commit the newest state at a new ballot even if everybody agrees on it.
     settle: bool,
+    /// Read the state before changing it, even for a blind command.
+    by_change: bool,
+    /// The highest fence that a blind write met.
+    fence_seen: u64,
     phase: Phase,
     round: Round,
     /// The highest ballot heard of in a refusal.
@@ -144,6 +147,8 @@ impl Operation {
             members,
             read_repair,
             settle: false,
+            by_change: false,
+            fence_seen: 0,
             phase: Phase::Paused(Next::Begin),
             round: Round::new(UNWATCHED, Request::Read, nodes),
             seen: Ballot::ZERO,
@@ -159,6 +164,7 @@ impl Operation {
     pub fn settle(request: RequestId, members: Members) -> Self {
         Self {
             settle: true,
+            by_change: true,
             ..Self::new(Command::Get, request, Consistency::Quorum, members, true)
         }
     }
@@ -217,7 +223,6 @@ impl Operation {
                 }
             }
             (Timer::Phase, _) if !matches!(self.phase, Phase::Paused(_)) => {
-                self.ask_spares(cx);
                 self.round.give_up_waiting();
                 self.spares_at_once = true;
                 self.advance(cx);
@@ -230,7 +235,7 @@ impl Operation {
 
     fn begin(&mut self, cx: &mut Context<'_>, next: Next) {
         match next {
-            Next::Begin if self.settle => self.begin_change(cx),
+            Next::Begin if self.by_change => self.begin_change(cx),
             Next::Begin if self.command == Command::Get => {
                 self.start_round(cx, Phase::Read, Request::Read, self.spares_at_once);
             }
@@ -293,10 +298,13 @@ impl Operation {
     }
 
     fn start_accept(&mut self, cx: &mut Context<'_>, ballot: Ballot, state: State, purpose: Purpose, blind: bool) {
-        // A spare that has just promised in a home's stead takes the accept in its stead too; a spare that was asked for nothing is not
-        // given a copy.
+        // Where a spare has just promised in a home's stead, it takes the accept in its stead too; otherwise no spare is given a copy.
         let homes_heard = self.round.held().filter(|(rank, _)| *rank < self.members.homes).count();
-        let spares = self.spares_at_once && (blind || homes_heard < self.members.homes);
+        let spares = if blind {
+            self.spares_at_once
+        } else {
+            homes_heard < self.members.homes
+        };
         let request = Request::Accept {
             ballot,
             state,
@@ -472,14 +480,16 @@ impl Operation {
             reserve: None,
             hint_for: None,
         };
+        // Where a home did not answer the read, the spare that did takes the write-back too.
+        let spares = self.spares_at_once || self.round.held().any(|(rank, _)| rank >= self.members.homes);
         self.round = Round::new(self.round.number + 1, request, self.members.names.len());
-        self.phase = Phase::WriteBack {
-            answer,
-            copies: holders.len(),
-        };
-        let spares = self.spares_at_once;
+        // Whoever holds it already counts, once, and is not asked.
+        for rank in holders {
+            self.round.holds_already(*rank);
+        }
+        self.phase = Phase::WriteBack { answer };
         for rank in 0..self.members.names.len() {
-            if !holders.contains(&rank) && (rank < self.members.homes || spares) {
+            if self.round.is_unasked(rank) && (rank < self.members.homes || spares) {
                 self.ask(cx, rank);
             }
         }
@@ -487,10 +497,10 @@ impl Operation {
     }
 
     fn judge_write_back(&mut self, cx: &mut Context<'_>) {
-        let Phase::WriteBack { answer, copies } = &self.phase else {
+        let Phase::WriteBack { answer } = &self.phase else {
             return;
         };
-        let copies = copies + self.round.acks();
+        let copies = self.round.acks();
         if copies >= self.members.quorum() {
             let answer = answer.clone();
             self.answered(cx, answer, copies);
@@ -556,12 +566,9 @@ impl Operation {
         if self.round.refusals() == 0 && self.has_unasked_spares() {
             return self.ask_spares(cx);
         }
-        if self.round.waiting() > 0 && self.consistency == Consistency::One {
-            return;
-        }
+
         self.seen = self.seen.max(self.round.higher);
-        let fenced = blind && self.round.fenced;
-        if fenced {
+        if blind && self.round.fence_seen > 0 {
             // Not blindly, then: the change path reads the fence and keeps it.
             self.command_needs_state();
         }
@@ -594,7 +601,9 @@ impl Operation {
             .state
             .as_ref()
             .is_some_and(|state| state.recent.contains(&self.request));
-        let state = evidence.state.unwrap_or_else(|| nothing(ballot));
+        let mut state = evidence.state.unwrap_or_else(|| nothing(ballot));
+        // A blind write that met a fence on one node and not on another must not make it forgotten.
+        state.fence = state.fence.max(self.fence_seen);
         if ours {
             // It is in the newest state (maybe with other changes on top): commit that, and it has taken effect.
             self.start_accept(cx, ballot, state, Purpose::Adopt { lost: lost.clone() }, false);
@@ -625,7 +634,8 @@ impl Operation {
     /// A put or delete that met a fence is from now on a change that reads the state first.
     fn command_needs_state(&mut self) {
         self.consistency = Consistency::Quorum;
-        self.settle = true;
+        self.by_change = true;
+        self.fence_seen = self.fence_seen.max(self.round.fence_seen);
     }
 
     fn answered(&mut self, cx: &mut Context<'_>, answer: Answer, copies: usize) {

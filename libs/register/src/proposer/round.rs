@@ -28,8 +28,8 @@ pub(super) struct Round {
     slots: Vec<Slot>,
     /// The highest ballot that a refusal told.
     pub(super) higher: Ballot,
-    /// A blind write met a fence it did not know.
-    pub(super) fenced: bool,
+    /// The highest fence that a blind write met without knowing it; zero when it met none.
+    pub(super) fence_seen: u64,
     /// The last failure, for the error message.
     pub(super) trouble: Option<String>,
 }
@@ -41,13 +41,18 @@ impl Round {
             request,
             slots: vec![Slot::Unasked; nodes],
             higher: Ballot::ZERO,
-            fenced: false,
+            fence_seen: 0,
             trouble: None,
         }
     }
 
     pub(super) fn ask(&mut self, rank: usize) {
         self.slots[rank] = Slot::Waiting;
+    }
+
+    /// This node is known to hold what the round is about.
+    pub(super) fn holds_already(&mut self, rank: usize) {
+        self.slots[rank] = Slot::Acked;
     }
 
     pub(super) fn is_unasked(&self, rank: usize) -> bool {
@@ -66,8 +71,8 @@ impl Round {
                 self.higher = self.higher.max(higher);
                 Slot::Refused
             }
-            Reply::Fenced { .. } => {
-                self.fenced = true;
+            Reply::Fenced { fence } => {
+                self.fence_seen = self.fence_seen.max(fence);
                 Slot::Refused
             }
             Reply::Failed { reason } => {
