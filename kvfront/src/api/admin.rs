@@ -1,0 +1,78 @@
+//! `/health` and `/cluster`: what people and dashboards look at.
+
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Value, json};
+use service::http::Json;
+
+use super::Api;
+use crate::ring::{PARTITIONS, VNODES_PER_NODE};
+
+/// One node in `/cluster`.
+#[derive(Debug, Serialize)]
+struct NodeReport {
+    url: String,
+    /// Answers; false while it is suspected.
+    up: bool,
+    /// Why it is suspected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    last_answer_ms_ago: Option<u64>,
+    /// How far its clock was ahead of this kvfront's at its last answer.
+    clock_ahead_ms: Option<i64>,
+    /// Changes when its database is new.
+    incarnation: Option<String>,
+    commit: Option<u64>,
+    floor: Option<String>,
+    /// Hints it held for other nodes when last listed.
+    hints_waiting: Option<usize>,
+    /// Messages of this kvfront waiting to be sent to it.
+    queued: usize,
+    /// Partitions it is a home of.
+    home_partitions: usize,
+}
+
+pub(super) async fn health(State(api): State<Api>) -> Json<Value> {
+    let ring = &api.front().ring;
+    Json(json!({ "status": "ok", "backends": ring.backends().len(), "rf": ring.rf() }))
+}
+
+pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
+    let front = api.front();
+    let (ring, hints) = (&front.ring, api.hints.snapshot());
+    let home_partitions = ring.home_partitions();
+    let nodes: Vec<_> = ring
+        .backends()
+        .iter()
+        .enumerate()
+        .map(|(node, backend)| {
+            let (status, queued) = front.transport.status(node);
+            NodeReport {
+                url: backend.url.to_string(),
+                up: !status.suspected,
+                error: status.error,
+                last_answer_ms_ago: status.last_answer_ms_ago,
+                clock_ahead_ms: status.clock_ahead_ms,
+                incarnation: status.incarnation.map(|i| format!("{i:016x}")),
+                commit: status.commit,
+                floor: status.floor.map(|f| f.to_string()),
+                hints_waiting: hints[node],
+                queued,
+                home_partitions: home_partitions[node],
+            }
+        })
+        .collect();
+    let up = nodes.iter().filter(|node| node.up).count();
+    let waiting: usize = hints.iter().flatten().sum();
+    Json(json!({
+        "status": if front.is_learnt() { "serving" } else { "starting" },
+        "backends": nodes.len(),
+        "up": up,
+        "rf": ring.rf(),
+        "quorum": ring.quorum(),
+        "incarnation": format!("{:016x}", front.clocks.incarnation()),
+        "hints_waiting": waiting,
+        "ring": { "partitions": PARTITIONS, "vnodes_per_node": VNODES_PER_NODE, "list": ring.list_len() },
+        "nodes": nodes,
+    }))
+}

@@ -1,0 +1,88 @@
+//! The HTTP edge: routes, keys out of paths, queries and bodies in, answers out.
+//!
+//! A client that hangs up never cancels an operation: each runs in a task of its own.
+
+mod admin;
+mod batch;
+mod errors;
+mod kv;
+mod lock;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use service::Tasks;
+use service::http::{ApiError, detached, with_common_routes};
+use service::metrics::Metrics;
+
+use crate::front::Front;
+use crate::hints::HintsSeen;
+use crate::ops::{OpError, Ops};
+
+/// Bytes of the largest batch body.
+const BATCH_BODY_MAX_BYTES: usize = 16 << 20;
+/// On top of twice the largest value (a CAS carries two), so that a value somewhat too large is answered cleanly instead of by a closed
+/// connection.
+const BODY_MARGIN_BYTES: usize = 1 << 20;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) ops: Arc<Ops>,
+    pub(crate) hints: Arc<HintsSeen>,
+}
+
+impl Api {
+    fn front(&self) -> &Arc<Front> {
+        &self.ops.front
+    }
+
+    /// Admits one operation and runs it to its end, whether or not the client waits.
+    async fn run<T, F, Fut>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<Ops>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, OpError>> + Send + 'static,
+    {
+        self.run_sized(1, work).await
+    }
+
+    /// As [`Self::run`], for work that counts as several operations.
+    async fn run_sized<T, F, Fut>(&self, operations: usize, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<Ops>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, OpError>> + Send + 'static,
+    {
+        let permit = self.front().admit(operations).map_err(|e| errors::not_started(&e))?;
+        let ops = Arc::clone(&self.ops);
+        detached(async move {
+            let result = work(ops).await.map_err(ApiError::from);
+            drop(permit);
+            result
+        })
+        .await
+    }
+}
+
+/// All routes of a kvfront.
+pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
+    let body_limit = 2 * api.ops.max_value_bytes + BODY_MARGIN_BYTES;
+    // Keys named like a call are keys all the same, for the other methods.
+    let key_methods = || get(kv::get_key).put(kv::put_key).delete(kv::delete_key);
+    let router = Router::new()
+        .route("/health", get(admin::health))
+        .route("/cluster", get(admin::cluster))
+        .route("/kv", get(kv::scan))
+        .route("/kv/", key_methods())
+        .route("/kv/cas", key_methods().post(kv::cas))
+        .route("/kv/batch", key_methods().post(batch::batch).layer(DefaultBodyLimit::max(BATCH_BODY_MAX_BYTES)))
+        .route("/kv/{*key}", key_methods())
+        .route("/lock/acquire/{*key}", post(lock::acquire))
+        .route("/lock/release/{*key}", post(lock::release))
+        .route("/lock/renew/{*key}", post(lock::renew))
+        .with_state(api);
+    with_common_routes(router, tasks, metrics, body_limit)
+}

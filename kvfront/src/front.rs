@@ -1,0 +1,219 @@
+//! Running register operations: a task feeds messages and time to `register`'s state machine and carries its messages out.
+//!
+//! Promise: an operation that was started is run to its end, within the limits' deadline, whether or not anybody still waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use register::change::Command;
+use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome};
+use register::{Key, RequestId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clocks::Clocks;
+use crate::metrics::FrontMetrics;
+use crate::ring::{Preference, Ring};
+use crate::transport::{Mailbox, Transport};
+
+/// Beyond the operation's own deadline, how long until it is given up as unknown. Only reached when the state machine forgets a timer.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
+
+/// Everything an operation needs. One per kvfront.
+#[derive(Debug)]
+pub struct Front {
+    /// Where keys live.
+    pub ring: Ring,
+    /// The way to the nodes.
+    pub transport: Arc<Transport>,
+    /// The clock, and what the coordinator remembers.
+    pub clocks: Arc<Clocks>,
+    /// What is counted.
+    pub metrics: Arc<FrontMetrics>,
+    limits: Limits,
+    read_repair: bool,
+    slots: Arc<Semaphore>,
+    slots_max: usize,
+    serving: AtomicBool,
+}
+
+/// Why an operation was not even started: nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotStarted {
+    /// The clocks of too few nodes are known.
+    #[error("starting: waiting for the clocks of a quorum of nodes; not yet heard of: {0}")]
+    Learning(String),
+    /// Too much is under way.
+    #[error("too many operations are under way (at most {0}, MAX_CONCURRENT_OPS); nothing was changed, try again shortly")]
+    Busy(usize),
+}
+
+impl Front {
+    /// Over a started transport. Operations are refused until [`Self::is_learnt`].
+    #[must_use]
+    pub fn new(
+        ring: Ring,
+        transport: Arc<Transport>,
+        metrics: Arc<FrontMetrics>,
+        limits: Limits,
+        read_repair: bool,
+        max_concurrent_ops: usize,
+    ) -> Self {
+        let clocks = Arc::clone(transport.clocks());
+        let slots_max = max_concurrent_ops.min(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(slots_max));
+        Self {
+            ring,
+            transport,
+            clocks,
+            metrics,
+            limits,
+            read_repair,
+            slots,
+            slots_max,
+            serving: AtomicBool::new(false),
+        }
+    }
+
+    /// True once, of every preference list, the clocks of a quorum are known: a new ballot is then above all that were acknowledged.
+    #[must_use]
+    pub fn is_learnt(&self) -> bool {
+        if self.serving.load(Ordering::Relaxed) {
+            return true;
+        }
+        let nodes = self.transport.len();
+        let learnt = (0..nodes).filter(|&n| self.transport.is_learnt(n)).count();
+        let enough = nodes - learnt <= self.ring.may_be_missing();
+        if enough {
+            self.serving.store(true, Ordering::Relaxed);
+        }
+        enough
+    }
+
+    /// The nodes for which `lacks` holds, with the last error of each, for messages.
+    #[must_use]
+    pub fn describe_nodes(&self, lacks: impl Fn(usize) -> bool) -> String {
+        let names: Vec<_> = (0..self.transport.len())
+            .filter(|&node| lacks(node))
+            .map(|node| {
+                let url = &self.ring.backends()[node].url;
+                self.transport.status(node).0.error.map_or_else(|| url.to_string(), |error| format!("{url} ({error})"))
+            })
+            .collect();
+        names.join(", ")
+    }
+
+    /// Room for `operations` at once (capped at half of all there is), held until dropped.
+    ///
+    /// # Errors
+    /// [`NotStarted`]: still learning clocks, or too busy.
+    pub fn admit(&self, operations: usize) -> Result<OwnedSemaphorePermit, NotStarted> {
+        if !self.is_learnt() {
+            return Err(NotStarted::Learning(self.describe_nodes(|node| !self.transport.is_learnt(node))));
+        }
+        let wanted = operations.clamp(1, (self.slots_max / 2).max(1));
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        Arc::clone(&self.slots).try_acquire_many_owned(wanted).map_err(|_| NotStarted::Busy(self.slots_max))
+    }
+
+    /// Runs one command on one key.
+    pub async fn run(&self, key: &Key, command: Command, consistency: Consistency) -> Outcome {
+        let kind = kind_of(&command);
+        let preference = Arc::clone(self.ring.preference(key));
+        let request = RequestId(rand::random());
+        let operation = Operation::new(command, request, consistency, self.members(&preference), self.read_repair);
+        self.drive(kind, key, &preference, operation).await
+    }
+
+    /// Commits again, by an identity change, whatever a key holds.
+    pub async fn settle(&self, key: &Key) -> Outcome {
+        let preference = Arc::clone(self.ring.preference(key));
+        let operation = Operation::settle(RequestId(rand::random()), self.members(&preference));
+        self.drive("settle", key, &preference, operation).await
+    }
+
+    fn members(&self, preference: &Preference) -> Members {
+        Members {
+            homes: preference.homes,
+            names: preference.names.clone(),
+            suspected: preference.nodes.iter().map(|&node| self.transport.is_suspected(node)).collect(),
+        }
+    }
+
+    async fn drive(&self, kind: &'static str, key: &Key, preference: &Preference, operation: Operation) -> Outcome {
+        let started = Instant::now();
+        self.metrics.op_started();
+        let outcome = self.steps(key, preference, operation, started).await;
+        self.metrics.op_done(kind, outcome_label(&outcome), started.elapsed());
+        if let Outcome::Corrupt { ballot } = &outcome {
+            tracing::error!(?key, %ballot, "corruption: two different states under one ballot; nothing was changed");
+        }
+        outcome
+    }
+
+    async fn steps(&self, key: &Key, preference: &Preference, mut operation: Operation, started: Instant) -> Outcome {
+        let mailbox = Mailbox::new();
+        let give_up_at = started + Duration::from_millis(self.limits.deadline_ms) + DEADLINE_MARGIN;
+        let mut timers: Vec<(Instant, u32)> = Vec::new();
+        let mut events = vec![Event::Start];
+        loop {
+            for event in events.drain(..) {
+                let mut done = None;
+                for action in self.clocks.step(&mut operation, event) {
+                    match action {
+                        Action::Send { round, rank, request } => {
+                            self.transport.send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
+                        }
+                        Action::Wake { timer, after_ms } => {
+                            timers.push((Instant::now() + Duration::from_millis(after_ms), timer));
+                        }
+                        Action::Done(outcome) => done = Some(outcome),
+                    }
+                }
+                if let Some(outcome) = done {
+                    return outcome;
+                }
+            }
+            let next = timers.iter().map(|(at, _)| *at).min().unwrap_or(give_up_at).min(give_up_at);
+            tokio::select! {
+                arrived = mailbox.take() => events = arrived,
+                () = sleep_until(next) => {
+                    let now = Instant::now();
+                    if now >= give_up_at {
+                        return Outcome::Unknown { reason: "the operation did not end by its deadline".to_owned() };
+                    }
+                    timers.retain(|&(at, timer)| {
+                        let due = at <= now;
+                        if due {
+                            events.push(Event::Wake { timer });
+                        }
+                        !due
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The label of a command in metrics.
+fn kind_of(command: &Command) -> &'static str {
+    match command {
+        Command::Get => "get",
+        Command::Put { .. } => "put",
+        Command::Delete { .. } => "delete",
+        Command::Cas { .. } => "cas",
+        Command::Acquire { .. } => "lock",
+        Command::Release { .. } => "unlock",
+        Command::Renew { .. } => "renew",
+    }
+}
+
+fn outcome_label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Answered { .. } => "answered",
+        Outcome::Unavailable { .. } => "unavailable",
+        Outcome::Unknown { .. } => "unknown",
+        Outcome::Corrupt { .. } => "corrupt",
+    }
+}

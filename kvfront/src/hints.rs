@@ -1,0 +1,179 @@
+//! Hand-over of hints: what spares keep for homes moves home once these are back.
+//!
+//! Every `HINT_FLUSH_SEC`, and at once when a node comes back, each node's hints are listed oldest first, page by page, and run through
+//! `register`'s hand-over. A pass is bounded; the next one resumes where it ended.
+//!
+//! Several kvfronts may flush the same hints at the same time, without a lock: installing twice is installing once, a forget names the
+//! ballot it may drop, and a settling change is an ordinary operation. Doing a hint twice costs a few messages; a lock per node would
+//! cost as many on each pass, and a holder that dies would delay the flush by the lock's TTL. A random part in the pause keeps kvfronts
+//! from flushing in step.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use register::handover::{HandOver, HandOverAction, HandOverEvent};
+use register::message::{List, PageRecord};
+use register::proposer::{Event, Outcome};
+use service::{Heartbeat, Shutdown};
+
+use crate::front::Front;
+use crate::transport::Mailbox;
+
+/// Hints that are handed over at a time.
+const PARALLEL_HINTS: usize = 64;
+/// Hints listed at a time.
+const PAGE_RECORDS: u32 = 256;
+/// Pages of one node in one pass; the next pass goes on behind them.
+const PAGES_PER_PASS: usize = 64;
+/// A hand-over that takes longer is left to the next pass.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Steps of one hand-over before it is left to the next pass: far more than it needs.
+const HAND_OVER_STEPS_MAX: usize = 64;
+
+/// How many hints each node held when last listed.
+#[derive(Debug)]
+pub(crate) struct HintsSeen(Mutex<Vec<Option<usize>>>);
+
+impl HintsSeen {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self(Mutex::new(vec![None; nodes]))
+    }
+
+    /// By node; `None` before the first listing.
+    pub(crate) fn snapshot(&self) -> Vec<Option<usize>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, node: usize, waiting: usize) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[node] = Some(waiting);
+    }
+}
+
+/// Where the next pass over a node begins, and what is left from the pages before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    after_commit: u64,
+    left_before: usize,
+}
+
+/// Flushes until the stop.
+pub(crate) async fn run(front: Arc<Front>, seen: Arc<HintsSeen>, every: Duration, beat: Heartbeat, stop: Shutdown) {
+    let mut cursors = vec![Cursor::default(); front.transport.len()];
+    loop {
+        let pause = every.mul_f64(0.75 + 0.25 * rand::random::<f64>());
+        tokio::select! {
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(pause) => {}
+            () = front.transport.came_back() => {}
+        }
+        if !front.is_learnt() {
+            beat.failed("waiting for the clocks of a quorum of nodes");
+            continue;
+        }
+        let pass = async {
+            let mut failed = Vec::new();
+            for (node, cursor) in cursors.iter_mut().enumerate() {
+                if let Err(error) = flush_node(&front, &seen, node, cursor).await {
+                    *cursor = Cursor::default();
+                    failed.push(error);
+                }
+            }
+            failed
+        };
+        tokio::select! {
+            () = stop.stopped() => return,
+            failed = pass => match failed.len() {
+                // A node that is away has no hints to give; the others' went through.
+                missing if missing <= front.ring.may_be_missing() => beat.ok(),
+                _ => beat.failed(failed.join("; ")),
+            },
+        }
+    }
+}
+
+async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &mut Cursor) -> Result<(), String> {
+    let url = &front.ring.backends()[node].url;
+    if front.transport.is_suspected(node) {
+        return Err(format!("{url}: suspected to be away"));
+    }
+    for _ in 0..PAGES_PER_PASS {
+        let list = List::Hints { after_commit: cursor.after_commit };
+        let page = front.transport.page(node, list, PAGE_RECORDS).await.map_err(|e| format!("{url}: {}", e.reason))?;
+        let last = page.records.iter().map(|record| record.commit).max();
+        let handed_over: Vec<bool> = stream::iter(page.records)
+            .map(|record| async move {
+                tokio::time::timeout(HAND_OVER_TIMEOUT, hand_over(front, node, record)).await.unwrap_or(false)
+            })
+            .buffer_unordered(PARALLEL_HINTS)
+            .collect()
+            .await;
+        let left = cursor.left_before + handed_over.iter().filter(|done| !**done).count();
+        let end = page.end || last.is_none();
+        // Before the end of the list, what is behind this page is not known: show at least what is.
+        seen.set(node, left);
+        front.metrics.hints_waiting(url, left);
+        *cursor = match last {
+            Some(after_commit) if !end => Cursor { after_commit, left_before: left },
+            _ => Cursor::default(),
+        };
+        if end {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Moves one hint home; true when its spare has dropped it.
+async fn hand_over(front: &Arc<Front>, node: usize, record: PageRecord) -> bool {
+    let PageRecord { key, held, .. } = record;
+    let preference = Arc::clone(front.ring.preference(&key));
+    let (Some(rank), Some(state)) = (preference.rank_of(node), held.state) else {
+        // The ring has changed since (another BACKENDS): such records are not hints any more, and reads still find them.
+        tracing::debug!(?key, node, "a hint that does not belong to this ring");
+        return false;
+    };
+    let homes_up = preference.nodes[..preference.homes].iter().all(|&home| !front.transport.is_suspected(home));
+    if rank < preference.homes || !homes_up {
+        return false;
+    }
+    let mailbox = Mailbox::new();
+    let mut hand_over = HandOver::new(held.accepted, state, preference.homes, rank, preference.nodes.len());
+    let mut events = vec![HandOverEvent::Start];
+    for _ in 0..HAND_OVER_STEPS_MAX {
+        for event in events.drain(..) {
+            for action in hand_over.handle(event) {
+                match action {
+                    HandOverAction::Send { round, rank, request } => {
+                        front.transport.send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
+                    }
+                    HandOverAction::Settle => {
+                        // Whatever comes of it, the next pass sees the key anew.
+                        if let Outcome::Unavailable { reason, .. } | Outcome::Unknown { reason } = front.settle(&key).await {
+                            tracing::debug!(?key, reason, "a hint could not be settled yet");
+                        }
+                        return false;
+                    }
+                    HandOverAction::Done(forgotten) => {
+                        if forgotten {
+                            front.metrics.hint_handed_over();
+                        }
+                        return forgotten;
+                    }
+                }
+            }
+        }
+        events = mailbox.take().await.into_iter().filter_map(translate).collect();
+    }
+    false
+}
+
+/// What the mailbox holds, in the words of the hand-over.
+fn translate(event: Event) -> Option<HandOverEvent> {
+    match event {
+        Event::Reply { round, rank, reply } => Some(HandOverEvent::Reply { round, rank, reply }),
+        Event::Failed { round, rank, .. } => Some(HandOverEvent::Failed { round, rank }),
+        Event::Start | Event::Wake { .. } => None,
+    }
+}

@@ -1,0 +1,112 @@
+//! What kvfront counts. Names are prefixed with `kvfront_` in `/metrics`.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use service::metrics::{Metrics, latency_histogram};
+
+/// Bounds of the envelope size histogram, in messages.
+const ENVELOPE_BOUNDS: [f64; 13] =
+    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OpLabels {
+    op: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    op: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeErrorLabels {
+    node: String,
+    call: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
+}
+
+/// The counters, gauges and histograms of one kvfront.
+#[derive(Debug)]
+pub struct FrontMetrics {
+    ops: Family<OpLabels, Counter>,
+    op_seconds: Family<KindLabels, Histogram>,
+    ops_running: Gauge,
+    envelope_requests: Histogram,
+    node_errors: Family<NodeErrorLabels, Counter>,
+    node_suspected: Family<NodeLabels, Gauge>,
+    hints_waiting: Family<NodeLabels, Gauge>,
+    hints_handed_over: Counter,
+    scan_doubts: Counter,
+}
+
+impl FrontMetrics {
+    /// Registers them all.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            ops: metrics.register("ops", "Register operations by kind and outcome", Family::default()),
+            op_seconds: metrics.register(
+                "op_seconds",
+                "Seconds a register operation took",
+                Family::new_with_constructor(latency_histogram as fn() -> Histogram),
+            ),
+            ops_running: metrics.register("ops_running", "Register operations under way", Gauge::default()),
+            envelope_requests: metrics.register(
+                "envelope_requests",
+                "Messages in one envelope to a node",
+                Histogram::new(ENVELOPE_BOUNDS),
+            ),
+            node_errors: metrics.register("node_errors", "Failed calls to a node", Family::default()),
+            node_suspected: metrics.register("node_suspected", "1 while a node is suspected to be away", Family::default()),
+            hints_waiting: metrics.register("hints_waiting", "Hints a node held when last listed", Family::default()),
+            hints_handed_over: metrics.register("hints_handed_over", "Hints handed over to their homes", Counter::default()),
+            scan_doubts: metrics.register("scan_doubts", "Keys of scans that needed a read of their own", Counter::default()),
+        }
+    }
+
+    pub(crate) fn op_started(&self) {
+        self.ops_running.inc();
+    }
+
+    pub(crate) fn op_done(&self, op: &'static str, outcome: &'static str, took: Duration) {
+        self.ops_running.dec();
+        self.ops.get_or_create(&OpLabels { op, outcome }).inc();
+        self.op_seconds.get_or_create(&KindLabels { op }).observe(took.as_secs_f64());
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "an envelope holds thousands of messages at most")]
+    pub(crate) fn envelope(&self, requests: usize) {
+        self.envelope_requests.observe(requests as f64);
+    }
+
+    pub(crate) fn node_error(&self, node: &str, call: &'static str) {
+        self.node_errors.get_or_create(&NodeErrorLabels { node: node.to_owned(), call }).inc();
+    }
+
+    pub(crate) fn suspected(&self, node: &str, suspected: bool) {
+        self.node_suspected.get_or_create(&NodeLabels { node: node.to_owned() }).set(i64::from(suspected));
+    }
+
+    pub(crate) fn hints_waiting(&self, node: &str, waiting: usize) {
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.hints_waiting.get_or_create(&NodeLabels { node: node.to_owned() }).set(waiting);
+    }
+
+    pub(crate) fn hint_handed_over(&self) {
+        self.hints_handed_over.inc();
+    }
+
+    pub(crate) fn scan_doubt(&self) {
+        self.scan_doubts.inc();
+    }
+}

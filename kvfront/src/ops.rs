@@ -1,0 +1,316 @@
+//! The operations of the KV API, apart from HTTP: checked input in, the shapes of `kv-api` out.
+//!
+//! Single calls and batches run through the same functions, so both answer alike.
+
+use std::sync::Arc;
+
+use kv_api::{CasAnswer, Item, LockAnswer, PutAnswer, RawValue, Version};
+use register::change::{Answer, Command, Expect};
+use register::proposer::{Consistency, Outcome};
+use register::{Ballot, Key};
+
+use crate::front::Front;
+
+/// What an operation needs besides [`Front`].
+#[derive(Debug)]
+pub struct Ops {
+    /// The operations' machinery.
+    pub front: Arc<Front>,
+    /// For gets and puts that do not say.
+    pub default_consistency: Consistency,
+    /// Largest value, in bytes of JSON text.
+    pub max_value_bytes: usize,
+}
+
+/// Why an operation has no proper answer. Says nothing of HTTP; `api::errors` does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    /// Nobody holds the key.
+    #[error("{}", kv_api::KEY_NOT_FOUND)]
+    NotFound,
+    /// A part of the call breaks a rule.
+    #[error(transparent)]
+    Rule(#[from] kv_api::ApiRuleError),
+    /// A part of the call has the wrong shape; the text names it.
+    #[error("{0}")]
+    Invalid(String),
+    /// The value is too large.
+    #[error("value: it has {bytes} bytes; at most {max} are allowed (MAX_VALUE_BYTES)")]
+    TooLarge {
+        /// Bytes it has.
+        bytes: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// It could not be started.
+    #[error(transparent)]
+    NotStarted(#[from] crate::front::NotStarted),
+    /// Too few replicas answered; nothing was changed.
+    #[error("{answered} of {of} replicas answered, {needed} are needed{}: {reason}; nothing was changed", no_answer(.silent))]
+    Unavailable {
+        /// Replicas that answered.
+        answered: usize,
+        /// Replicas that have to.
+        needed: usize,
+        /// Replicas there are for this key.
+        of: usize,
+        /// URLs of those that did not answer.
+        silent: Vec<String>,
+        /// What happened last.
+        reason: String,
+    },
+    /// It may or may not have taken effect.
+    #[error("the outcome is not known, it may or may not take effect: {0}")]
+    Unknown(String),
+    /// Two states under one ballot.
+    #[error("corruption: the replicas hold two different states under version {0}; nothing was changed, see the log")]
+    Corrupt(Ballot),
+    /// The machinery answered something that does not belong to the question.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+fn no_answer(silent: &[String]) -> String {
+    if silent.is_empty() { String::new() } else { format!(", no answer from {}", silent.join(", ")) }
+}
+
+/// A conditional change that was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Refused {
+    NotSwapped { current: Option<Arc<str>>, version: Option<Ballot> },
+    Fence { seen: u64 },
+}
+
+impl Ops {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`OpError::NotFound`] and the failures of any operation.
+    pub async fn get(&self, key: &str, consistency: Option<Consistency>) -> Result<Item, OpError> {
+        let register = data_key(key)?;
+        match self.run(&register, Command::Get, self.consistency(consistency)).await? {
+            (Answer::Value { value, version }, _) => item(key, &value, version),
+            (Answer::Absent, _) => Err(OpError::NotFound),
+            (other, _) => Err(unexpected("get", &other)),
+        }
+    }
+
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// Those of any operation. A fence that is too low is an answer, not an error.
+    pub async fn put(
+        &self,
+        key: &str,
+        value: &str,
+        ttl_sec: Option<f64>,
+        fence: Option<u64>,
+        consistency: Option<Consistency>,
+    ) -> Result<PutAnswer, OpError> {
+        let register = data_key(key)?;
+        let value = self.checked_value(value)?;
+        let ttl_ms = ttl_sec.map(kv_api::ttl_ms).transpose()?;
+        let rf = self.front.ring.rf();
+        match self.run(&register, Command::Put { value, ttl_ms, fence }, self.consistency(consistency)).await? {
+            (Answer::Written { version }, copies) => {
+                Ok(PutAnswer { ok: true, written: copies, rf, version: Some(version.into()), fence_seen: None })
+            }
+            (Answer::FenceTooLow { seen }, _) => {
+                Ok(PutAnswer { ok: false, written: 0, rf, version: None, fence_seen: Some(seen) })
+            }
+            (other, _) => Err(unexpected("put", &other)),
+        }
+    }
+
+    /// Changes a value only from an expected one. `version: Some(None)` expects the key to be absent; without `version`, `old` counts,
+    /// and `None` there means absent or null.
+    ///
+    /// # Errors
+    /// Those of any operation. A value or version that differs is an answer, not an error.
+    pub async fn cas(
+        &self,
+        key: &str,
+        old: Option<serde_json::Value>,
+        version: Option<Option<Version>>,
+        new: &str,
+        fence: Option<u64>,
+    ) -> Result<CasAnswer, OpError> {
+        let register = data_key(key)?;
+        let new = self.checked_value(new)?;
+        let expect = match (old, version) {
+            (Some(_), Some(_)) => return Err(OpError::Invalid("old, version: give one of them, not both".to_owned())),
+            (None, Some(version)) => Expect::Version(version.as_ref().map(parse_version).transpose()?),
+            (old, None) => Expect::Value(old.unwrap_or(serde_json::Value::Null)),
+        };
+        match self.run(&register, Command::Cas { expect, new, fence }, Consistency::Quorum).await? {
+            (Answer::Swapped { version }, _) => Ok(swapped(Some(version))),
+            (other, _) => not_swapped(refused("cas", other)?),
+        }
+    }
+
+    /// Deletes a key; with a version, only while the value still has it.
+    ///
+    /// # Errors
+    /// Those of any operation.
+    pub async fn delete(&self, key: &str, version: Option<&Version>, fence: Option<u64>) -> Result<CasAnswer, OpError> {
+        let register = data_key(key)?;
+        let version = version.map(parse_version).transpose()?;
+        match self.run(&register, Command::Delete { version, fence }, Consistency::Quorum).await? {
+            (Answer::Written { .. } | Answer::Swapped { .. } | Answer::Absent, _) => Ok(swapped(None)),
+            (other, _) => not_swapped(refused("delete", other)?),
+        }
+    }
+
+    /// Takes a lock for `ttl_sec`.
+    ///
+    /// # Errors
+    /// Those of any operation. A lock that is held is an answer, not an error.
+    pub async fn acquire(&self, name: &str, ttl_sec: Option<f64>, owner: Option<&str>) -> Result<LockAnswer, OpError> {
+        let register = lock_key(name)?;
+        let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
+        if let Some(owner) = owner {
+            kv_api::check_name("owner", owner)?;
+        }
+        let token: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+        let command = Command::Acquire { token, owner: owner.map(Arc::from), ttl_ms };
+        match self.run(&register, command, Consistency::Quorum).await? {
+            (Answer::Locked { token, fence, expires_at_ms, expires_in_ms }, _) => Ok(LockAnswer {
+                ok: true,
+                expires_at: Some(seconds(expires_at_ms)),
+                expires_in_sec: Some(seconds(expires_in_ms)),
+                token: Some(token.to_string()),
+                fence: Some(fence),
+            }),
+            (Answer::LockHeld { expires_at_ms, expires_in_ms }, _) => Ok(LockAnswer {
+                ok: false,
+                expires_at: Some(seconds(expires_at_ms)),
+                expires_in_sec: Some(seconds(expires_in_ms)),
+                ..LockAnswer::default()
+            }),
+            (other, _) => Err(unexpected("lock", &other)),
+        }
+    }
+
+    /// Frees a lock: only that of `token`, or, without token, only one taken without owner. True when it is free for the caller's sake.
+    ///
+    /// # Errors
+    /// Those of any operation.
+    pub async fn release(&self, name: &str, token: Option<&str>) -> Result<bool, OpError> {
+        let register = lock_key(name)?;
+        if let Some(token) = token {
+            kv_api::check_name("token", token)?;
+        }
+        match self.run(&register, Command::Release { token: token.map(Arc::from) }, Consistency::Quorum).await? {
+            (Answer::Released(released), _) => Ok(released),
+            (other, _) => Err(unexpected("unlock", &other)),
+        }
+    }
+
+    /// Extends a lock that `token` still holds.
+    ///
+    /// # Errors
+    /// Those of any operation.
+    pub async fn renew(&self, name: &str, token: &str, ttl_sec: Option<f64>) -> Result<LockAnswer, OpError> {
+        let register = lock_key(name)?;
+        kv_api::check_name("token", token)?;
+        let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
+        match self.run(&register, Command::Renew { token: token.into(), ttl_ms }, Consistency::Quorum).await? {
+            (Answer::Renewed { expires_at_ms, expires_in_ms }, _) => Ok(LockAnswer {
+                ok: true,
+                expires_at: Some(seconds(expires_at_ms)),
+                expires_in_sec: Some(seconds(expires_in_ms)),
+                ..LockAnswer::default()
+            }),
+            (Answer::NotRenewed, _) => Ok(LockAnswer::default()),
+            (other, _) => Err(unexpected("renew", &other)),
+        }
+    }
+
+    async fn run(&self, key: &Key, command: Command, consistency: Consistency) -> Result<(Answer, usize), OpError> {
+        match self.front.run(key, command, consistency).await {
+            Outcome::Answered { answer, copies } => Ok((answer, copies)),
+            failed => Err(failure(&self.front, key, failed)),
+        }
+    }
+
+    fn consistency(&self, asked: Option<Consistency>) -> Consistency {
+        asked.unwrap_or(self.default_consistency)
+    }
+
+    fn checked_value(&self, value: &str) -> Result<Arc<str>, OpError> {
+        let (bytes, max) = (value.len(), self.max_value_bytes);
+        if bytes > max { Err(OpError::TooLarge { bytes, max }) } else { Ok(value.into()) }
+    }
+}
+
+/// An outcome without an answer, with the nodes' names.
+pub(crate) fn failure(front: &Front, key: &Key, outcome: Outcome) -> OpError {
+    match outcome {
+        Outcome::Unavailable { answered, needed, of, silent, reason } => {
+            let names = &front.ring.preference(key).names;
+            let silent = silent.into_iter().filter_map(|rank| names.get(rank)).map(ToString::to_string).collect();
+            OpError::Unavailable { answered, needed, of, silent, reason }
+        }
+        Outcome::Unknown { reason } => OpError::Unknown(reason),
+        Outcome::Corrupt { ballot } => OpError::Corrupt(ballot),
+        Outcome::Answered { answer, .. } => unexpected("failure", &answer),
+    }
+}
+
+/// A key's item; the stored text is JSON because only JSON is ever stored.
+pub(crate) fn item(key: &str, value: &str, version: Ballot) -> Result<Item, OpError> {
+    Ok(Item { key: key.to_owned(), value: raw(value)?, version: Some(version.into()) })
+}
+
+fn raw(text: &str) -> Result<Box<RawValue>, OpError> {
+    RawValue::from_string(text.to_owned()).map_err(|e| OpError::Internal(format!("a stored value is not JSON: {e}")))
+}
+
+fn data_key(name: &str) -> Result<Key, OpError> {
+    kv_api::check_key(name)?;
+    Ok(Key::data(name))
+}
+
+fn lock_key(name: &str) -> Result<Key, OpError> {
+    kv_api::check_key(name)?;
+    Ok(Key::lock(name))
+}
+
+fn parse_version(version: &Version) -> Result<Ballot, OpError> {
+    version.ballot().map_err(|e| OpError::Invalid(format!("version: {e}")))
+}
+
+fn swapped(version: Option<Ballot>) -> CasAnswer {
+    CasAnswer { ok: true, current: None, version: version.map(Version::from), fence_seen: None }
+}
+
+fn refused(op: &str, answer: Answer) -> Result<Refused, OpError> {
+    match answer {
+        Answer::NotSwapped { current, version } => Ok(Refused::NotSwapped { current, version }),
+        Answer::FenceTooLow { seen } => Ok(Refused::Fence { seen }),
+        other => Err(unexpected(op, &other)),
+    }
+}
+
+fn not_swapped(refused: Refused) -> Result<CasAnswer, OpError> {
+    Ok(match refused {
+        Refused::NotSwapped { current, version } => CasAnswer {
+            ok: false,
+            current: Some(raw(current.as_deref().unwrap_or("null"))?),
+            version: version.map(Version::from),
+            fence_seen: None,
+        },
+        Refused::Fence { seen } => CasAnswer { ok: false, current: None, version: None, fence_seen: Some(seen) },
+    })
+}
+
+fn unexpected(op: &str, answer: &Answer) -> OpError {
+    tracing::error!(op, ?answer, "an answer that does not belong to the operation");
+    OpError::Internal(format!("{op} got an answer of another kind"))
+}
+
+/// Milliseconds as seconds, for people and scripts.
+#[expect(clippy::cast_precision_loss, reason = "exact to the millisecond for the next 285,000 years")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}

@@ -1,0 +1,311 @@
+//! A lane carries one envelope at a time to its node, over a connection of its own; a probe asks a quiet or suspected node how it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use register::message::{PageReply, PageRequest};
+use register::{Envelope, EnvelopeReply};
+use service::Shutdown;
+use std::sync::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+use super::connection::{Connection, PostError};
+use super::health::{Health, Sign};
+use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket, lock};
+use super::{REQUEST_TIMEOUT, connected};
+use crate::clocks::Clocks;
+use crate::metrics::FrontMetrics;
+use crate::ring::Backend;
+
+/// A node that leaves an envelope unanswered this long is suspected, so that spares are asked at once; the answer may still come.
+const SUSPECT_AFTER: Duration = Duration::from_millis(400);
+/// How often a suspected node is asked whether it is back.
+const PROBE_SUSPECTED_EVERY: Duration = Duration::from_millis(250);
+/// At first nothing is known of a node; asking often makes the start quick.
+const PROBE_UNKNOWN_EVERY: Duration = Duration::from_millis(50);
+/// A node that had nothing to answer this long is asked how it is.
+const PROBE_QUIET_AFTER: Duration = Duration::from_secs(2);
+/// The path envelopes go to.
+const EXCHANGE_PATH: &str = "/internal/exchange";
+/// The path page requests go to.
+const PAGE_PATH: &str = "/internal/page";
+
+/// One node as this process knows it.
+#[derive(Debug)]
+pub(super) struct Node {
+    backend: Backend,
+    pub(super) queue: Queue,
+    pub(super) health: Health,
+    clocks: Arc<Clocks>,
+    metrics: Arc<FrontMetrics>,
+    came_back: Arc<Notify>,
+    /// Requests per envelope: halved when a reply was too large to read, grown again by good replies.
+    batch_max: AtomicUsize,
+    pages: Semaphore,
+    idle_page_connections: Mutex<Vec<Connection>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl Node {
+    pub(super) fn new(
+        backend: Backend,
+        clocks: Arc<Clocks>,
+        metrics: Arc<FrontMetrics>,
+        came_back: Arc<Notify>,
+        pages: usize,
+    ) -> Self {
+        Self {
+            backend,
+            queue: Queue::default(),
+            health: Health::new(),
+            clocks,
+            metrics,
+            came_back,
+            batch_max: AtomicUsize::new(ENVELOPE_MAX_REQUESTS),
+            pages: Semaphore::new(pages),
+            idle_page_connections: Mutex::default(),
+        }
+    }
+
+    /// Sends one envelope and answers every ticket of it.
+    async fn exchange(&self, slot: &mut Option<Connection>, batch: Vec<Pending>) {
+        self.metrics.envelope(batch.len());
+        let (requests, tickets): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| ((p.key, p.request), p.ticket)).unzip();
+        let sent = requests.len();
+        match self.ask(slot, requests).await {
+            Ok(reply) => {
+                self.grow_batches();
+                for (ticket, reply) in tickets.into_iter().zip(reply.replies) {
+                    ticket.reply(reply);
+                }
+            }
+            Err(error) => {
+                if error.too_large {
+                    self.batch_max.store((sent / 2).max(1), Ordering::Relaxed);
+                }
+                fail_all(tickets, &error);
+            }
+        }
+    }
+
+    /// One envelope there, one reply back, checked; the node's health is noted either way.
+    async fn ask(
+        &self,
+        slot: &mut Option<Connection>,
+        requests: Vec<(register::Key, register::Request)>,
+    ) -> Result<EnvelopeReply, PostError> {
+        let expected = requests.len();
+        let result = self.ask_inner(slot, requests).await.and_then(|reply| {
+            if reply.replies.len() == expected {
+                Ok(reply)
+            } else {
+                Err(PostError::sent(format!("the node gave {} answers to {expected} questions", reply.replies.len())))
+            }
+        });
+        match &result {
+            Ok(reply) => self.answered(Sign {
+                clock: reply.clock,
+                incarnation: reply.incarnation,
+                commit: reply.commit,
+                floor: reply.floor,
+            }),
+            Err(error) => {
+                *slot = None;
+                if !error.too_large {
+                    self.failed("exchange", &error.reason);
+                }
+            }
+        }
+        result
+    }
+
+    async fn ask_inner(
+        &self,
+        slot: &mut Option<Connection>,
+        requests: Vec<(register::Key, register::Request)>,
+    ) -> Result<EnvelopeReply, PostError> {
+        let envelope = Envelope { clock: self.clocks.tick(), requests };
+        let body = encode(&envelope)?;
+        drop(envelope);
+        let (status, body) = self.post(slot, EXCHANGE_PATH, body).await?;
+        let reply: EnvelopeReply = self.read_answer(status, &body)?;
+        self.observe(reply.clock)?;
+        Ok(reply)
+    }
+
+    /// One page.
+    pub(super) async fn page(&self, request: &PageRequest) -> Result<PageReply, PostError> {
+        let _turn = self.pages.acquire().await.map_err(|_| PostError::unsent("kvfront is stopping"))?;
+        let mut slot = lock(&self.idle_page_connections).pop();
+        let result: Result<_, PostError> = async {
+            let (status, body) = self.post(&mut slot, PAGE_PATH, encode(request)?).await?;
+            let reply: PageReply = self.read_answer(status, &body)?;
+            self.observe(reply.clock)?;
+            Ok(reply)
+        }
+        .await;
+        match &result {
+            Ok(_) => {
+                if let Some(connection) = slot {
+                    lock(&self.idle_page_connections).push(connection);
+                }
+            }
+            // The node is well, it was asked for too much.
+            Err(error) if error.too_large => {}
+            Err(error) => self.failed("page", &error.reason),
+        }
+        result
+    }
+
+    /// Posts over the connection in `slot`, opening one when there is none. A kept-alive connection that turns out to be closed before
+    /// anything was written is replaced once: that is not sending twice.
+    async fn post(
+        &self,
+        slot: &mut Option<Connection>,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), PostError> {
+        let kept_alive = slot.is_some();
+        match self.post_once(slot, path, body.clone()).await {
+            Err(error) if kept_alive && !error.delivered => {
+                *slot = None;
+                self.post_once(slot, path, body).await
+            }
+            result => result,
+        }
+    }
+
+    async fn post_once(
+        &self,
+        slot: &mut Option<Connection>,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), PostError> {
+        if slot.is_none() && let Some(reason) = self.health.why_down() {
+            return Err(PostError::unsent(reason));
+        }
+        let connection = match connected(slot, &self.backend.authority).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.health.pause_connecting();
+                return Err(error);
+            }
+        };
+        let mut post = std::pin::pin!(connection.post(&self.backend.authority, path, body));
+        if let Ok(result) = timeout(SUSPECT_AFTER, &mut post).await {
+            return result;
+        }
+        self.suspect(&format!("no answer for {} ms", SUSPECT_AFTER.as_millis()));
+        timeout(REQUEST_TIMEOUT - SUSPECT_AFTER, post)
+            .await
+            .unwrap_or_else(|_| Err(PostError::sent(format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis()))))
+    }
+
+    /// The decoded body of a 200; otherwise what the node said was wrong.
+    fn read_answer<T: serde::de::DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, PostError> {
+        if status == StatusCode::OK {
+            return postcard::from_bytes(body).map_err(|e| PostError::sent(format!("the answer cannot be read: {e}")));
+        }
+        let detail = serde_json::from_slice::<Refusal>(body).map(|r| r.detail).unwrap_or_default();
+        Err(match status {
+            // Refused as a whole, before any request in it was looked at: as if never sent.
+            StatusCode::CONFLICT => PostError::unsent(format!("the node refuses our clock: {detail}")),
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::NOT_FOUND => {
+                PostError::unsent(format!("the node refused with {status}: {detail}"))
+            }
+            _ => PostError::sent(format!("the node answered {status}: {detail}")),
+        })
+    }
+
+    fn observe(&self, clock: register::HlcTime) -> Result<(), PostError> {
+        self.clocks.observe(clock).map_err(|error| {
+            self.health.skewed(clock, self.clocks.now_unix_ms());
+            PostError::sent(error.to_string())
+        })
+    }
+
+    fn answered(&self, sign: Sign) {
+        if self.health.answered(sign, self.clocks.now_unix_ms()) {
+            tracing::info!(node = %self.backend.url, "node answers");
+            self.came_back.notify_one();
+        }
+    }
+
+    /// Notes a failure in health and metrics.
+    pub(super) fn failed(&self, call: &'static str, reason: &str) {
+        self.metrics.node_error(&self.backend.url, call);
+        self.suspect(reason);
+    }
+
+    fn suspect(&self, reason: &str) {
+        if self.health.suspect(reason) {
+            tracing::warn!(node = %self.backend.url, reason, "node suspected");
+        }
+    }
+
+    fn grow_batches(&self) {
+        let now = self.batch_max.load(Ordering::Relaxed);
+        if now < ENVELOPE_MAX_REQUESTS {
+            // Two lanes may overwrite each other's step; the limit only steers.
+            self.batch_max.store((now + now / 8 + 1).min(ENVELOPE_MAX_REQUESTS), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The body of a node's refusal.
+#[derive(serde::Deserialize)]
+struct Refusal {
+    detail: String,
+}
+
+fn encode<T: serde::Serialize>(message: &T) -> Result<Bytes, PostError> {
+    postcard::to_stdvec(message).map(Bytes::from).map_err(|e| PostError::unsent(format!("cannot be encoded: {e}")))
+}
+
+fn fail_all(tickets: Vec<Ticket>, error: &PostError) {
+    for ticket in tickets {
+        ticket.fail(error.delivered, error.reason.clone());
+    }
+}
+
+/// Carries envelopes until the stop.
+pub(super) async fn run_lane(node: Arc<Node>, stop: Shutdown) {
+    let mut slot = None;
+    let work = async {
+        loop {
+            let batch = node.queue.take(node.batch_max.load(Ordering::Relaxed)).await;
+            node.exchange(&mut slot, batch).await;
+        }
+    };
+    tokio::select! {
+        () = stop.stopped() => {}
+        () = work => {}
+    }
+}
+
+/// Asks a suspected or quiet node how it is, until the stop: learns its clock, and finds out when it is back.
+pub(super) async fn run_probe(node: Arc<Node>, stop: Shutdown) {
+    let mut slot = None;
+    loop {
+        let suspected = node.health.is_suspected();
+        if suspected || node.health.silent_for(PROBE_QUIET_AFTER) {
+            tokio::select! {
+                () = stop.stopped() => return,
+                _ = node.ask(&mut slot, Vec::new()) => {}
+            }
+        }
+        let pause = if !node.health.is_learnt() { PROBE_UNKNOWN_EVERY } else { PROBE_SUSPECTED_EVERY };
+        if !stop.sleep(pause).await {
+            return;
+        }
+    }
+}

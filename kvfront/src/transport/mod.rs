@@ -1,0 +1,180 @@
+//! Messages to the nodes: natural batching, and an honest word about what became of each.
+//!
+//! Whatever is queued for a node while its lanes are busy goes out as the next envelope: few large messages under load, no added delay
+//! when idle. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
+//! node can have received it. Nothing is ever sent twice.
+
+mod connection;
+mod health;
+mod lane;
+mod queue;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use register::message::{List, PageReply, PageRequest};
+use register::{Key, Request};
+use service::Shutdown;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+pub use self::health::NodeStatus;
+pub use self::queue::Mailbox;
+
+use self::connection::{Connection, PostError};
+use self::lane::Node;
+use self::queue::{Pending, Ticket};
+use crate::clocks::Clocks;
+use crate::metrics::FrontMetrics;
+use crate::ring::Backend;
+
+/// Envelopes under way to one node at a time: enough that one can be prepared and one read while the node commits another.
+const LANES_PER_NODE: usize = 3;
+/// A message that could not be sent within this time is turned away as not delivered: its round is about to end anyway.
+const QUEUE_WAIT_MAX: Duration = Duration::from_millis(600);
+/// Pages under way to one node at a time; more wait.
+const PAGES_PER_NODE: usize = 4;
+/// Times a page is asked again for an eighth of the records, because it was too large to be read.
+const SMALLER_PAGES_MAX: usize = 3;
+/// An envelope or a page that is not answered by then counts as lost.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the lanes may take to end at a stop.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a page could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{node}: {reason}")]
+pub struct PageError {
+    /// Number of the node.
+    pub node: usize,
+    /// What happened.
+    pub reason: String,
+}
+
+/// All nodes, as one sends messages to them.
+#[derive(Debug)]
+pub struct Transport {
+    nodes: Vec<Arc<Node>>,
+    clocks: Arc<Clocks>,
+    came_back: Arc<Notify>,
+    tracker: TaskTracker,
+    stop: Shutdown,
+}
+
+impl Transport {
+    /// Starts the lanes and the probe of each node. They run until [`Self::stop`].
+    #[must_use]
+    pub fn start(backends: &[Backend], clocks: Arc<Clocks>, metrics: &Arc<FrontMetrics>) -> Arc<Self> {
+        let (came_back, tracker, stop) = (Arc::new(Notify::new()), TaskTracker::new(), Shutdown::new());
+        let nodes: Vec<_> = backends
+            .iter()
+            .map(|backend| {
+                let node =
+                    Node::new(backend.clone(), Arc::clone(&clocks), Arc::clone(metrics), Arc::clone(&came_back), PAGES_PER_NODE);
+                Arc::new(node)
+            })
+            .collect();
+        for node in &nodes {
+            for _ in 0..LANES_PER_NODE {
+                tracker.spawn(lane::run_lane(Arc::clone(node), stop.clone()));
+            }
+            tracker.spawn(lane::run_probe(Arc::clone(node), stop.clone()));
+        }
+        Arc::new(Self { nodes, clocks, came_back, tracker, stop })
+    }
+
+    /// Queues one message. Its reply or failure arrives in `mailbox`, exactly once.
+    pub fn send(&self, node: usize, key: Key, request: Request, mailbox: &Arc<Mailbox>, round: u32, rank: usize) {
+        let ticket = Ticket::new(Arc::clone(mailbox), round, rank);
+        self.nodes[node].queue.push(Pending::new(key, request, Instant::now() + QUEUE_WAIT_MAX, ticket));
+    }
+
+    /// Asks a node for one page of at most `limit` records; for fewer, when that many are too large to be read.
+    ///
+    /// # Errors
+    /// [`PageError`] when there was no usable answer within [`REQUEST_TIMEOUT`].
+    pub async fn page(&self, node: usize, list: List, mut limit: u32) -> Result<PageReply, PageError> {
+        let place = &self.nodes[node];
+        let mut smaller = 0;
+        loop {
+            let request = PageRequest { clock: self.clocks.tick(), list: list.clone(), limit };
+            let answer = timeout(REQUEST_TIMEOUT, place.page(&request)).await.unwrap_or_else(|_| {
+                let reason = format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis());
+                place.failed("page", &reason);
+                Err(PostError::sent(reason))
+            });
+            match answer {
+                Err(error) if error.too_large && smaller < SMALLER_PAGES_MAX => {
+                    smaller += 1;
+                    limit = (limit / 8).max(1);
+                }
+                // Records that are not at the end but none of them here: nobody would ever get anywhere.
+                Ok(page) if page.records.is_empty() && !page.end => {
+                    return Err(PageError { node, reason: "the node sent an empty page".to_owned() });
+                }
+                answer => return answer.map_err(|e| PageError { node, reason: e.reason }),
+            }
+        }
+    }
+
+    /// The clock that stamps and checks what is exchanged.
+    #[must_use]
+    pub fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
+    }
+
+    /// True while a node is suspected to be away.
+    #[must_use]
+    pub fn is_suspected(&self, node: usize) -> bool {
+        self.nodes[node].health.is_suspected()
+    }
+
+    /// True once a node's clock has been learnt.
+    #[must_use]
+    pub fn is_learnt(&self, node: usize) -> bool {
+        self.nodes[node].health.is_learnt()
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True when there are no nodes, which a ring does not allow.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What is known of a node, and how many messages wait for it.
+    #[must_use]
+    pub fn status(&self, node: usize) -> (NodeStatus, usize) {
+        let node = &self.nodes[node];
+        (node.health.status(), node.queue.len())
+    }
+
+    /// Waits until a suspected node answers again.
+    pub async fn came_back(&self) {
+        self.came_back.notified().await;
+    }
+
+    /// Ends lanes and probes. What was under way is answered as not known.
+    pub async fn stop(&self) {
+        self.stop.stop();
+        self.tracker.close();
+        if timeout(STOP_TIMEOUT, self.tracker.wait()).await.is_err() {
+            tracing::warn!("connections to the nodes did not end in time");
+        }
+    }
+}
+
+/// A connection that is open, made anew when the last one is gone.
+async fn connected<'a>(slot: &'a mut Option<Connection>, authority: &str) -> Result<&'a mut Connection, PostError> {
+    if slot.as_ref().is_none_or(Connection::is_closed) {
+        *slot = None;
+        *slot = Some(Connection::open(authority).await?);
+    }
+    slot.as_mut().ok_or_else(|| PostError::unsent("no connection"))
+}

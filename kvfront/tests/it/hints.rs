@@ -1,0 +1,108 @@
+//! A home goes away and comes back: spares help out and hand over.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Cluster, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_was_away_gets_what_it_missed() {
+    let mut cluster = Cluster::start().await;
+    let keys: Vec<_> = (0..30).map(|i| format!("k:{i}")).collect();
+    for key in &keys {
+        cluster.client.put(key, json!("before")).await;
+    }
+    cluster.stores[0].stop().await;
+    for key in &keys {
+        let asked = Instant::now();
+        cluster.client.put(key, json!("meanwhile")).await;
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert_eq!(cluster.client.value(key).await, Some(json!("meanwhile")));
+    }
+    let waiting = eventually("hints are seen", || async {
+        let (_, report) = cluster.client.get("/cluster").await;
+        let waiting = report["hints_waiting"].as_u64().unwrap();
+        (waiting > 0).then_some(report)
+    })
+    .await;
+    assert_eq!(waiting["up"], 2, "{waiting}");
+
+    cluster.stores[0].start_again().await;
+    let back = Instant::now();
+    eventually("exactly the homes hold each key, and alike", || async {
+        for key in &keys {
+            let homes = cluster.list_of(key);
+            for (node, copy) in cluster.copies(key).await.into_iter().enumerate() {
+                let wanted = homes[..2].contains(&node).then(|| json!("meanwhile"));
+                if copy != wanted {
+                    return None;
+                }
+            }
+        }
+        Some(())
+    })
+    .await;
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    eventually("no hint is left", || async {
+        let (_, report) = cluster.client.get("/cluster").await;
+        (report["hints_waiting"] == 0 && report["up"] == 3).then_some(())
+    })
+    .await;
+    for key in &keys {
+        assert_eq!(cluster.client.value(key).await, Some(json!("meanwhile")));
+    }
+    let (_, metrics) = cluster.client.get("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    assert!(metrics.contains("kvfront_hints_handed_over_total"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_meanwhile_stays_deleted() {
+    let mut cluster = Cluster::start().await;
+    let keys: Vec<_> = (0..12).map(|i| format!("gone:{i}")).collect();
+    for key in &keys {
+        cluster.client.put(key, json!(1)).await;
+    }
+    for away in 0..3 {
+        cluster.stores[away].stop().await;
+        for key in &keys[away * 4..away * 4 + 4] {
+            assert_eq!(cluster.client.delete(&format!("/kv/{key}")).await.0, 200);
+        }
+        cluster.stores[away].start_again().await;
+        eventually("all are up and no hint is left", || async {
+            let (_, report) = cluster.client.get("/cluster").await;
+            (report["hints_waiting"] == 0 && report["up"] == 3).then_some(())
+        })
+        .await;
+        for key in &keys[..away * 4 + 4] {
+            assert_eq!(cluster.client.value(key).await, None, "{key}");
+        }
+        let (_, page) = cluster.client.get("/kv?prefix=gone").await;
+        assert_eq!(page["items"].as_array().unwrap().len(), keys.len() - away * 4 - 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_go_on_while_any_one_node_is_away() {
+    let mut cluster = Cluster::start().await;
+    let mut n = 0;
+    cluster.client.put("cas", json!(0)).await;
+    for away in 0..3 {
+        cluster.stores[away].stop().await;
+        for _ in 0..5 {
+            let (status, answer) = cluster.client.cas(json!({ "key": "cas", "old": n, "new": n + 1 })).await;
+            assert_eq!((status, &answer["ok"]), (200, &json!(true)), "{answer}");
+            n += 1;
+        }
+        let (_, lock) = cluster.client.post(&format!("/lock/acquire/away:{away}"), json!(null)).await;
+        assert_eq!(lock["ok"], true, "{lock}");
+        cluster.stores[away].start_again().await;
+        eventually("it is back", || async {
+            let (_, report) = cluster.client.get("/cluster").await;
+            (report["hints_waiting"] == 0 && report["up"] == 3).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(cluster.client.value("cas").await, Some(json!(n)));
+}
