@@ -40,12 +40,12 @@ setsid "$SERVER" </dev/null >"$DIR/server.log" 2>&1 &
 server=$!
 read -r order
 if [ "$order" = stop ]; then
-    kill -TERM -- -$server
+    kill -s TERM -- "-$server"
     left=60
-    while [ $left -gt 0 ] && kill -0 -- -$server; do sleep 0.2; left=$((left - 1)); done
+    while [ $left -gt 0 ] && kill -s 0 -- "-$server" 2>/dev/null; do sleep 0.2; left=$((left - 1)); done
 fi
-kill -KILL -- -$server
-kill -KILL $epmd
+kill -s KILL -- "-$server"
+kill -s KILL "$epmd"
 wait
 [ -n "$order" ] || rm -rf "$DIR"
 "#;
@@ -182,8 +182,11 @@ impl Broker {
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.ports.amqp.to_string())
             .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
-            // Few threads: several brokers share a small machine.
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none");
+            // Few threads, as several brokers share a small machine; and no port mapper that would outlive the keeper.
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "+S 1:1 +sbwt none -start_epmd false",
+            );
         for (variable, name) in [
             ("RABBITMQ_MNESIA_BASE", "data"),
             ("RABBITMQ_LOG_BASE", "log"),

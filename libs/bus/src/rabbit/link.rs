@@ -57,11 +57,20 @@ struct Publishers {
 /// lapin runs each connection on a thread of its own, which ends when the socket does. A broker that accepts the connection and
 /// then says nothing would keep that thread for ever; cutting the socket ends it whatever state it is in.
 #[derive(Default)]
-struct Socket(Arc<Mutex<Option<TcpStream>>>);
+struct Socket(Arc<Mutex<SocketState>>);
+
+#[derive(Default)]
+enum SocketState {
+    #[default]
+    NotYetOpen,
+    Open(TcpStream),
+    /// Given up. A connection that comes about after that must not be used.
+    Cut,
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(stream) = lock(&self.0).take() {
+        if let SocketState::Open(stream) = std::mem::replace(&mut *lock(&self.0), SocketState::Cut) {
             // Already closed is as good.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -79,7 +88,7 @@ impl fmt::Debug for Link {
 /// Connects and logs in. Dropping the future cuts the attempt off.
 pub(super) async fn open(uri: &AMQPUri) -> Result<Link, String> {
     let socket = Socket::default();
-    let slot = Arc::clone(&socket.0);
+    let state = Arc::clone(&socket.0);
     let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
     let connecting = Connection::connector(
         uri.clone(),
@@ -95,7 +104,11 @@ pub(super) async fn open(uri: &AMQPUri) -> Result<Link, String> {
                 })??;
             if let AsyncTcpStream::Plain(plain) = &stream {
                 let handle = plain.get_ref().as_fd().try_clone_to_owned()?;
-                *lock(&slot) = Some(TcpStream::from(handle));
+                let mut state = lock(&state);
+                if matches!(*state, SocketState::Cut) {
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
+                }
+                *state = SocketState::Open(TcpStream::from(handle));
             }
             Ok(stream)
         },
@@ -174,8 +187,9 @@ impl Link {
             .map_err(|error| error.to_string())
     }
 
-    /// Publishes one message and waits for its confirmation, without a time limit of its own.
-    pub(super) async fn publish(&self, topic: &Topic, body: &[u8]) -> Result<(), PublishError> {
+    /// Publishes one message and waits for its confirmation, without a time limit of its own. `deliveries` is how often it has
+    /// been delivered already: 0 unless it is being retried.
+    pub(super) async fn publish(&self, topic: &Topic, body: &[u8], deliveries: u32) -> Result<(), PublishError> {
         let refused = |reason: String| PublishError::NotConfirmed {
             topic: topic.name.clone(),
             reason,
@@ -202,9 +216,12 @@ impl Link {
             mandatory: topic.fanout == Fanout::Work,
             immediate: false,
         };
-        let properties = BasicProperties::default()
+        let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_delivery_mode(PERSISTENT);
+        if deliveries > 0 {
+            properties = properties.with_headers(topology::deliveries_header(deliveries));
+        }
         let published = async {
             channel
                 .basic_publish(exchange.into(), routing_key.into(), options, body, properties)

@@ -104,7 +104,7 @@ impl Bus for Rabbit {
         limits::check(topic, body.len())?;
         let _unfinished = self.shared.unfinished.token();
         let link = self.shared.link.borrow().clone().map_err(PublishError::Unavailable)?;
-        match timeout(CONFIRM_TIMEOUT, link.publish(topic, &body)).await {
+        match timeout(CONFIRM_TIMEOUT, link.publish(topic, &body, 0)).await {
             Ok(result) => result,
             Err(_) => Err(PublishError::NotConfirmed {
                 topic: topic.name.clone(),

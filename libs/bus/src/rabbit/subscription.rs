@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lapin::message::Delivery as Consumed;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,7 @@ use super::link::Link;
 use super::{Shared, topology};
 use crate::backoff::Backoff;
 use crate::fate::{Fate, Role, retry_delay};
-use crate::limits::{self, ANSWER_TIMEOUT, ATTACH_TIMEOUT, STABLE_AFTER};
+use crate::limits::{self, ANSWER_TIMEOUT, ATTACH_TIMEOUT, CONFIRM_TIMEOUT, STABLE_AFTER};
 use crate::{Acker, Delivery, Subscription, Topic};
 
 /// The caller's end of a subscription. Its task ends with it.
@@ -92,7 +92,9 @@ impl Drop for RabbitSubscription {
         // Given back one by one: the channel, whose end would give back all at once, lives on while deliveries are in hand.
         self.arrived.close();
         while let Ok(arrived) = self.arrived.try_recv() {
-            Box::new(arrived.acker).dropped();
+            let acker = arrived.acker;
+            // Nobody has looked at it, so this delivery does not count against it.
+            acker.runtime.clone().spawn(async move { acker.give_back(true).await });
         }
     }
 }
@@ -107,90 +109,148 @@ struct Consuming {
     backoff: Backoff,
 }
 
+/// Why a consumer ended.
+enum Ended {
+    /// The subscription was dropped, or the bus shut down.
+    Stopped,
+    /// The connection or the queue is gone.
+    Lost(String),
+}
+
 impl Consuming {
     async fn run(mut self) {
-        let shutdown = self.shared.shutdown.clone();
-        let sender = self.sender.clone();
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => {}
-            () = sender.closed() => {}
-            // Being dropped cancels the consumer, and closes the channel once no delivery of it is in hand.
-            () = Box::pin(self.attach_for_ever()) => {}
-        }
-    }
-
-    async fn attach_for_ever(&mut self) {
-        let mut links = self.shared.link.subscribe();
+        let stop = Stop {
+            shutdown: self.shared.shutdown.clone(),
+            sender: self.sender.clone(),
+        };
         loop {
-            let link = match links.wait_for(Result::is_ok).await.as_deref() {
-                Ok(Ok(link)) => Arc::clone(link),
-                // `wait_for` gives only what was asked for, and the sender lives in `shared`.
-                Ok(Err(_)) | Err(_) => return,
+            let attached = tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                attached = Box::pin(self.attach_once()) => attached,
             };
-            let since = Instant::now();
-            let attached = match timeout(ATTACH_TIMEOUT, attach(&link, &self.topic, self.prefetch)).await {
-                Ok(attached) => attached,
-                Err(_) => Err(format!(
-                    "no answer from the broker within {} s",
-                    ATTACH_TIMEOUT.as_secs()
-                )),
-            };
-            if let Some(signal) = self.attached.take() {
-                // Nobody waits for it any more: fine.
-                let _ = signal.send(());
-            }
-            match attached {
-                Ok((channel, consumer)) => {
-                    debug!(topic = %self.topic, "consuming");
-                    let ended = self.forward(&channel, consumer).await;
-                    debug!(topic = %self.topic, reason = %ended, "consumer ended; attaching again");
-                    if since.elapsed() >= STABLE_AFTER {
-                        self.backoff.reset();
-                    }
+            if let Some((channel, consumer)) = attached {
+                let since = Instant::now();
+                match self.forward(&channel, consumer, &stop).await {
+                    Ended::Stopped => return,
+                    Ended::Lost(reason) => debug!(topic = %self.topic, %reason, "consumer ended; attaching again"),
                 }
-                Err(reason) if link.is_up() => error!(topic = %self.topic, %reason, "cannot consume; trying again"),
-                Err(reason) => debug!(topic = %self.topic, %reason, "connection lost while attaching"),
+                if since.elapsed() >= STABLE_AFTER {
+                    self.backoff.reset();
+                }
             }
-            drop(link);
-            tokio::time::sleep(self.backoff.next_delay()).await;
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = tokio::time::sleep(self.backoff.next_delay()) => {}
+            }
         }
     }
 
-    /// Passes deliveries on until the consumer ends, and says why it did.
-    async fn forward(&self, channel: &Channel, mut consumer: Consumer) -> String {
-        let role = Role::of(&self.topic);
+    /// Waits for a connection and tries to consume over it.
+    async fn attach_once(&mut self) -> Option<(Channel, Consumer)> {
+        let mut links = self.shared.link.subscribe();
+        // Its sender lives in `shared`, and it waits for nothing but a link: there is one.
+        let link = links.wait_for(Result::is_ok).await.ok()?.clone().ok()?;
+        let attached = match timeout(ATTACH_TIMEOUT, attach(&link, &self.topic, self.prefetch)).await {
+            Ok(attached) => attached,
+            Err(_) => Err(format!(
+                "no answer from the broker within {} s",
+                ATTACH_TIMEOUT.as_secs()
+            )),
+        };
+        if let Some(signal) = self.attached.take() {
+            // Nobody waits for it any more: fine.
+            let _ = signal.send(());
+        }
+        match attached {
+            Ok(attached) => {
+                debug!(topic = %self.topic, "consuming");
+                return Some(attached);
+            }
+            Err(reason) if link.is_up() => error!(topic = %self.topic, %reason, "cannot consume; trying again"),
+            Err(reason) => debug!(topic = %self.topic, %reason, "connection lost while attaching"),
+        }
+        None
+    }
+
+    /// Passes deliveries on until the consumer ends.
+    async fn forward(&self, channel: &Channel, mut consumer: Consumer, stop: &Stop) -> Ended {
         loop {
-            match consumer.next().await {
+            let consumed = tokio::select! {
+                biased;
+                () = stop.requested() => break,
+                consumed = consumer.next() => consumed,
+            };
+            match consumed {
                 Some(Ok(consumed)) => {
-                    let arrived = self.arrived(consumed, role, channel);
                     // There is room: the broker sends no more than the prefetch, for which the queue was sized. Leftovers of an
                     // earlier connection may take it; then this waits.
-                    if self.sender.send(arrived).await.is_err() {
-                        return "the subscription was dropped".into();
+                    let arrived = self.arrived(consumed, channel);
+                    if let Err(mpsc::error::SendError(arrived)) = self.sender.send(arrived).await {
+                        arrived.acker.give_back(true).await;
+                        break;
                     }
                 }
-                Some(Err(error)) => return error.to_string(),
-                None => return "cancelled by the broker (was the queue deleted?)".into(),
+                Some(Err(error)) => return Ended::Lost(error.to_string()),
+                None => return Ended::Lost("cancelled by the broker (was the queue deleted?)".into()),
             }
         }
+        // What the broker has sent before it hears of the end is given back one by one. The end of the channel would give back
+        // all at once, but it comes only when the last delivery in hand has been answered.
+        let give_back = async {
+            let tag = consumer.tag();
+            if channel.basic_cancel(tag, BasicCancelOptions::default()).await.is_ok() {
+                while let Some(Ok(consumed)) = consumer.next().await {
+                    self.arrived(consumed, channel).acker.give_back(true).await;
+                }
+            }
+        };
+        if timeout(ANSWER_TIMEOUT, give_back).await.is_err() {
+            warn!(topic = %self.topic, "the broker did not confirm the end of a consumer in time");
+        }
+        Ended::Stopped
     }
 
-    fn arrived(&self, consumed: Consumed, role: Role, channel: &Channel) -> Arrived {
-        let deliveries = deliveries(&consumed);
+    fn arrived(&self, consumed: Consumed, channel: &Channel) -> Arrived {
+        let role = Role::of(&self.topic);
+        // The header counts the failures that were answered. A delivery lost with its consumer shows in the flag alone, so such
+        // losses count once however many they were: a restart of ours is not the message's fault.
+        let failed = match role {
+            Role::Work => topology::deliveries_from(consumed.properties.headers().as_ref()),
+            // Dead letters still carry the count of their former life.
+            Role::Dead | Role::Broadcast => 0,
+        };
+        let body = Bytes::from(consumed.data);
         Arrived {
-            redelivered: consumed.redelivered,
-            body: Bytes::from(consumed.data),
+            redelivered: consumed.redelivered || failed > 0,
+            body: body.clone(),
             acker: RabbitAcker {
                 acker: consumed.acker,
-                deliveries,
+                body,
+                deliveries: failed.saturating_add(1 + u32::from(consumed.redelivered)),
                 role,
                 topic: self.topic.clone(),
-                shutdown: self.shared.shutdown.clone(),
+                shared: Arc::clone(&self.shared),
                 runtime: Handle::current(),
                 in_hand: None,
                 _channel: channel.clone(),
             },
+        }
+    }
+}
+
+/// When a subscription's task must end.
+struct Stop {
+    shutdown: CancellationToken,
+    sender: mpsc::Sender<Arrived>,
+}
+
+impl Stop {
+    async fn requested(&self) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.sender.closed() => {}
         }
     }
 }
@@ -214,33 +274,14 @@ async fn attach(link: &Link, topic: &Topic, prefetch: u16) -> Result<(Channel, C
     Ok((channel, consumer))
 }
 
-/// How often the message has been delivered, this time included. A quorum queue counts in a header (from the second delivery
-/// on); of other queues only "before or not" is known.
-fn deliveries(consumed: &Consumed) -> u32 {
-    let counted = consumed.properties.headers().as_ref().and_then(|headers| {
-        let count = match headers.inner().get("x-delivery-count")? {
-            AMQPValue::LongLongInt(count) => *count,
-            AMQPValue::LongInt(count) => i64::from(*count),
-            AMQPValue::LongUInt(count) => i64::from(*count),
-            AMQPValue::ShortInt(count) => i64::from(*count),
-            AMQPValue::ShortShortInt(count) => i64::from(*count),
-            AMQPValue::ShortShortUInt(count) => i64::from(*count),
-            _ => return None,
-        };
-        u32::try_from(count).ok()
-    });
-    match counted {
-        Some(before) => before.saturating_add(1),
-        None => 1 + u32::from(consumed.redelivered),
-    }
-}
-
 struct RabbitAcker {
     acker: lapin::Acker,
+    body: Bytes,
+    /// How often it has been delivered, this time included.
     deliveries: u32,
     role: Role,
     topic: Topic,
-    shutdown: CancellationToken,
+    shared: Arc<Shared>,
     runtime: Handle,
     /// Set once the caller has the delivery: from then on a shutdown waits for the answer.
     in_hand: Option<TaskTrackerToken>,
@@ -250,13 +291,52 @@ struct RabbitAcker {
 
 impl RabbitAcker {
     async fn settle(self, fate: Fate) {
-        if fate == Fate::DeadLetter {
-            warn!(topic = %self.topic, deliveries = self.deliveries, "message moved to the dead-letter queue");
+        match fate {
+            Fate::Requeue if self.role == Role::Work => {
+                if self.publish_again().await {
+                    self.acknowledge().await;
+                } else {
+                    // Uncounted, but not lost.
+                    self.give_back(true).await;
+                }
+            }
+            Fate::Requeue => self.give_back(true).await,
+            Fate::DeadLetter => {
+                warn!(topic = %self.topic, deliveries = self.deliveries, "message moved to the dead-letter queue");
+                // By the broker, which was told so when the queue was declared.
+                self.give_back(false).await;
+            }
+            Fate::Discard => {
+                debug!(topic = %self.topic, deliveries = self.deliveries, "message discarded");
+                self.give_back(false).await;
+            }
         }
-        // Not requeued, the broker moves it to the dead-letter queue where there is one.
+    }
+
+    /// Puts a copy that counts this delivery into the queue; a classic queue cannot count by itself. Only then may the original be
+    /// acknowledged: dying in between makes two of it, which consumers must cope with; the other order would make none.
+    async fn publish_again(&self) -> bool {
+        let link = self.shared.link.borrow().clone();
+        let Ok(link) = link else { return false };
+        match timeout(CONFIRM_TIMEOUT, link.publish(&self.topic, &self.body, self.deliveries)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                debug!(topic = %self.topic, %error, "cannot count the retry of a message");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn acknowledge(&self) {
+        let answered = timeout(ANSWER_TIMEOUT, self.acker.ack(BasicAckOptions::default())).await;
+        report(&self.topic, answered);
+    }
+
+    async fn give_back(&self, requeue: bool) {
         let options = BasicNackOptions {
             multiple: false,
-            requeue: fate == Fate::Requeue,
+            requeue,
         };
         let answered = timeout(ANSWER_TIMEOUT, self.acker.nack(options)).await;
         report(&self.topic, answered);
@@ -266,8 +346,7 @@ impl RabbitAcker {
 #[async_trait]
 impl Acker for RabbitAcker {
     async fn ack(self: Box<Self>) {
-        let answered = timeout(ANSWER_TIMEOUT, self.acker.ack(BasicAckOptions::default())).await;
-        report(&self.topic, answered);
+        self.acknowledge().await;
     }
 
     async fn reject(self: Box<Self>) {
@@ -283,7 +362,7 @@ impl Acker for RabbitAcker {
         let delay = retry_delay(self.deliveries);
         self.runtime.clone().spawn(async move {
             tokio::select! {
-                () = self.shutdown.cancelled() => {}
+                () = self.shared.shutdown.cancelled() => {}
                 () = tokio::time::sleep(delay) => {}
             }
             self.settle(Fate::Requeue).await;

@@ -1,7 +1,9 @@
 //! Which queues and exchanges stand for a topic, and how to tell people when the broker has others.
 //!
-//! - Work: a durable *quorum* queue. It counts deliveries on the broker, so that a message which kills its consumer does not go
-//!   round for ever, and survives the loss of a node where the broker is a cluster. When full it refuses.
+//! - Work: a durable classic queue that refuses when full. Its messages carry the count of their deliveries in a header, kept by
+//!   the consumer. Quorum queues would count on the broker, and were tried: one declared moments before its broker was killed
+//!   did not come up again (RabbitMQ 3.10), and declaring it hung for as long as we watched. A lost classic queue is merely
+//!   declared again, which suits messages that are hints.
 //! - Dead letters: a durable classic queue, which never drops a message for having been looked at too often.
 //! - Broadcast: a durable fan-out exchange, and for each subscriber a classic queue that goes with its connection.
 //!
@@ -13,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable, LongLongInt, LongString, ShortString};
 use lapin::{Channel, ErrorKind, ExchangeKind};
 
 use crate::fate::Role;
-use crate::limits::{BROADCAST_QUEUE_MAX, DEAD_QUEUE_MAX, MAX_DELIVERIES, WORK_QUEUE_MAX};
+use crate::limits::{BROADCAST_QUEUE_MAX, DEAD_QUEUE_MAX, WORK_QUEUE_MAX};
 use crate::{Fanout, Topic};
 
 /// Declares what publishing to `topic` needs. On refusal the broker closes `channel`; the error says what to do.
@@ -22,16 +24,11 @@ pub(super) async fn declare(channel: &Channel, topic: &Topic) -> Result<(), Stri
         Role::Work => {
             declare_dead(channel, &topic.dead()).await?;
             let arguments = table([
-                ("x-queue-type", text("quorum")),
+                ("x-queue-type", text("classic")),
                 ("x-max-length", number(WORK_QUEUE_MAX)),
                 ("x-overflow", text("reject-publish")),
                 ("x-dead-letter-exchange", text("")),
                 ("x-dead-letter-routing-key", text(&topic.dead().name)),
-                // The broker counts redeliveries; the first delivery is not one.
-                (
-                    "x-delivery-limit",
-                    AMQPValue::LongLongInt(LongLongInt::from(MAX_DELIVERIES - 1)),
-                ),
             ]);
             declare_durable(channel, &topic.name, arguments).await
         }
@@ -130,6 +127,23 @@ fn explain(what: &str, name: &str, error: &lapin::Error) -> String {
         }
         _ => format!("declaring {what} {name:?} failed: {error}"),
     }
+}
+
+/// The header of a message that has been delivered before and failed.
+const DELIVERIES_HEADER: &str = "x-deliveries";
+
+/// Headers that say how often a message has been delivered.
+pub(super) fn deliveries_header(deliveries: u32) -> FieldTable {
+    table([(DELIVERIES_HEADER, AMQPValue::LongLongInt(LongLongInt::from(deliveries)))])
+}
+
+/// The inverse of [`deliveries_header`]; 0 for a message without it, or with something else in its place.
+pub(super) fn deliveries_from(headers: Option<&FieldTable>) -> u32 {
+    let value = headers.and_then(|headers| headers.inner().get(DELIVERIES_HEADER));
+    value
+        .and_then(AMQPValue::as_long_long_int)
+        .and_then(|count| u32::try_from(count).ok())
+        .unwrap_or(0)
 }
 
 fn table<const N: usize>(entries: [(&str, AMQPValue); N]) -> FieldTable {

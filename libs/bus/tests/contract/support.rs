@@ -63,6 +63,12 @@ pub(crate) async fn own_broker() -> Option<Broker> {
 }
 
 fn start_broker() -> Option<Broker> {
+    // Every test with a broker comes through here. The first one sets it for all; the others fail to, which is fine.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "bus=debug".into());
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
     if !Broker::installed() {
         assert!(
             std::env::var_os("CI").is_none_or(|value| value != "true"),
