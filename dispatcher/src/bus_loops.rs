@@ -1,0 +1,144 @@
+//! The loops that tie the dispatcher to the bus: two that listen for hints, one that tells what has happened.
+
+use std::sync::Arc;
+
+use bus::{Bus, Topic};
+use bytes::Bytes;
+use domain::events::{DeliveryRequest, DeliveryStatusChanged, DroneUpdate};
+use serde::de::DeserializeOwned;
+use service::{Heartbeat, Shutdown};
+use tokio::sync::mpsc;
+
+use crate::Config;
+use crate::hints::Inbox;
+use crate::limits::{BEAT_EVERY, PREFETCH};
+use crate::metrics::DispatchMetrics;
+
+/// Longest piece of an unreadable message that is logged, in bytes.
+const SHOWN_BYTES: usize = 200;
+
+/// The three topics.
+pub(crate) struct Topics {
+    pub(crate) orders: Topic,
+    pub(crate) updates: Topic,
+    pub(crate) status: Topic,
+}
+
+impl Topics {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            orders: Topic::work(&config.delivery_req_queue),
+            updates: Topic::work(&config.drone_updates_queue),
+            status: Topic::broadcast(&config.delivery_status_queue),
+        }
+    }
+}
+
+/// Notes announced orders.
+pub(crate) async fn consume_orders(
+    bus: Arc<dyn Bus>,
+    topic: Topic,
+    inbox: Arc<Inbox>,
+    beat: Heartbeat,
+    shutdown: Shutdown,
+) {
+    consume(bus, topic, beat, shutdown, |request: DeliveryRequest| {
+        inbox.order(&request.delivery_id)
+    })
+    .await;
+}
+
+/// Notes drones that have got somewhere.
+pub(crate) async fn consume_updates(
+    bus: Arc<dyn Bus>,
+    topic: Topic,
+    inbox: Arc<Inbox>,
+    arrive_eps_km: f64,
+    beat: Heartbeat,
+    shutdown: Shutdown,
+) {
+    consume(bus, topic, beat, shutdown, |update: DroneUpdate| {
+        inbox.moved(&update, arrive_eps_km)
+    })
+    .await;
+}
+
+/// Takes messages until told to stop. A broker that is away is no trouble: the loop is alive, and sweeps do without it.
+async fn consume<T: DeserializeOwned>(
+    bus: Arc<dyn Bus>,
+    topic: Topic,
+    beat: Heartbeat,
+    shutdown: Shutdown,
+    mut note: impl FnMut(T),
+) {
+    beat.ok();
+    let mut subscription = tokio::select! {
+        () = shutdown.stopped() => return,
+        subscription = bus.subscribe(&topic, PREFETCH) => subscription,
+    };
+    loop {
+        beat.ok();
+        let message = tokio::select! {
+            () = shutdown.stopped() => return,
+            () = tokio::time::sleep(BEAT_EVERY) => continue,
+            message = subscription.next() => message,
+        };
+        let Some(message) = message else {
+            // The bus was shut down, which only happens at the end; sweeps still do without it.
+            keep_beating(&beat, &shutdown).await;
+            return;
+        };
+        match serde_json::from_slice::<T>(&message.body) {
+            Ok(hint) => {
+                note(hint);
+                message.ack().await;
+            }
+            Err(error) => {
+                let shown = String::from_utf8_lossy(&message.body[..message.body.len().min(SHOWN_BYTES)]).into_owned();
+                tracing::warn!(%topic, %error, body = shown, "a message cannot be read; moved to the dead letters");
+                message.reject().await;
+            }
+        }
+    }
+}
+
+/// Publishes what has happened. A message that cannot be published is logged and counted, never waited for: gateways look into
+/// the KV anyway.
+pub(crate) async fn publish_status(
+    bus: Arc<dyn Bus>,
+    topic: Topic,
+    mut messages: mpsc::Receiver<DeliveryStatusChanged>,
+    metrics: DispatchMetrics,
+    beat: Heartbeat,
+    shutdown: Shutdown,
+) {
+    let mut failing = false;
+    loop {
+        beat.ok();
+        let message = tokio::select! {
+            () = shutdown.stopped() => return,
+            () = tokio::time::sleep(BEAT_EVERY) => continue,
+            message = messages.recv() => message,
+        };
+        let Some(message) = message else {
+            keep_beating(&beat, &shutdown).await;
+            return;
+        };
+        let body = serde_json::to_vec(&message).expect("a message of strings is always JSON");
+        match bus.publish(&topic, Bytes::from(body)).await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                metrics.unpublished.inc();
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, delivery = message.delivery_id, "status messages are not published");
+                }
+            }
+        }
+    }
+}
+
+async fn keep_beating(beat: &Heartbeat, shutdown: &Shutdown) {
+    while shutdown.sleep(BEAT_EVERY).await {
+        beat.ok();
+    }
+}

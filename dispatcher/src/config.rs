@@ -1,0 +1,237 @@
+//! The dispatcher's settings, each an environment variable and a flag with its unit and default.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use domain::drone::FEAS_MISS_SET_MAX;
+use domain::energy::EnergyModel;
+use domain::keys;
+use service::program::Program;
+use service::settings::{CommonArgs, SettingError, at_least_one, non_negative, percent, positive, switch};
+
+use crate::policy::Policy;
+use crate::rules::{Autoscale, Rules};
+
+/// Assigns drones to deliveries, advances them, charges and sizes the fleet.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "dispatcher", version)]
+pub struct Config {
+    /// Address to listen on for /health, /ready and /metrics
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8100", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    /// Where the KV is: the URL of kvfront
+    #[arg(long, env = "KV_URL", default_value = "http://127.0.0.1:9000", value_name = "URL")]
+    pub kv_url: String,
+
+    /// Where RabbitMQ is, an amqp:// URL
+    #[arg(
+        long,
+        env = "RABBIT_URL",
+        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
+        value_name = "URL"
+    )]
+    pub rabbit_url: String,
+
+    /// Queue on which gateways announce orders
+    #[arg(long, env = "DELIVERY_REQ_QUEUE", default_value = keys::DELIVERY_REQ_QUEUE, value_name = "NAME")]
+    pub delivery_req_queue: String,
+
+    /// Queue on which the fleet reports its movements
+    #[arg(long, env = "DRONE_UPDATES_QUEUE", default_value = keys::DRONE_UPDATES_QUEUE, value_name = "NAME")]
+    pub drone_updates_queue: String,
+
+    /// Broadcast on which gateways learn what became of orders
+    #[arg(long, env = "DELIVERY_STATUS_QUEUE", default_value = keys::DELIVERY_STATUS_QUEUE, value_name = "NAME")]
+    pub delivery_status_queue: String,
+
+    /// How drones are chosen for orders
+    #[arg(long, env = "POLICY", default_value = "greedy", value_enum)]
+    pub policy: Policy,
+
+    /// Milliseconds between two rounds of assigning, 10 to 60000; an event starts one at once
+    #[arg(long, env = "ASSIGNER_TICK_MS", default_value = "200", value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub assigner_tick_ms: u64,
+
+    /// Open orders read per sweep, oldest first, and orders of each weight class looked at per round, 1 to 1000
+    #[arg(long, env = "PENDING_SCAN_LIMIT", default_value = "500", value_parser = at_least_one)]
+    pub pending_scan_limit: usize,
+
+    /// Most assignments per round
+    #[arg(long, env = "MAX_ASSIGN_PER_ROUND", default_value = "100", value_parser = at_least_one)]
+    pub max_assign_per_round: usize,
+
+    /// Battery that flying costs, percent per km
+    #[arg(long, env = "BATTERY_PER_KM", default_value = "2", value_parser = non_negative)]
+    pub battery_per_km: f64,
+
+    /// Battery that must be left after a mission, percent
+    #[arg(long, env = "SAFETY_MARGIN_PCT", default_value = "5", value_parser = percent)]
+    pub safety_margin_pct: f64,
+
+    /// Drones whose distance to the pick-up differs by less than about this count as equally near, km
+    #[arg(long, env = "NEAR_EPS_KM", default_value = "0.2", value_parser = positive)]
+    pub near_eps_km: f64,
+
+    /// Farthest way to a pick-up, km
+    #[arg(long, env = "MAX_PICKUP_KM", default_value = "20", value_parser = non_negative)]
+    pub max_pickup_km: f64,
+
+    /// After an order has waited this long, seconds, MAX_PICKUP_KM no longer holds for it: it must not wait for ever
+    #[arg(long, env = "PICKUP_GRACE_SEC", default_value = "30", value_parser = non_negative)]
+    pub pickup_grace_sec: f64,
+
+    /// A drone this near to a place has arrived there, km
+    #[arg(long, env = "ARRIVE_EPS_KM", default_value = "0.02", value_parser = positive)]
+    pub arrive_eps_km: f64,
+
+    /// A drone with this much battery or less is sent to charge and gets no order, percent
+    #[arg(long, env = "CRITICAL_BATTERY", default_value = "30", value_parser = percent)]
+    pub critical_battery: f64,
+
+    /// A charging drone with this much battery is ready again, percent; above CRITICAL_BATTERY
+    #[arg(long, env = "FULL_AFTER", default_value = "95", value_parser = percent)]
+    pub full_after: f64,
+
+    /// An idle drone with too little battery for this many different orders is sent to charge, 1 to 64
+    #[arg(long, env = "EARLY_CHARGE_THRESHOLD", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub early_charge_threshold: u32,
+
+    /// Most drones in the active fleet
+    #[arg(long, env = "DRONE_POOL_MAX", default_value = "20", value_parser = at_least_one)]
+    pub drone_pool_max: usize,
+
+    /// Fewest drones in the active fleet (at most DRONE_POOL_MAX count)
+    #[arg(long, env = "BASE_ACTIVE", default_value_t = 4)]
+    pub base_active: usize,
+
+    /// Active drones wanted per waiting order
+    #[arg(long, env = "SCALE_RATIO", default_value = "0.8", value_parser = non_negative)]
+    pub scale_ratio: f64,
+
+    /// 1 leaves the size of the fleet alone
+    #[arg(long, env = "AUTOSCALE_DISABLED", default_value = "0", value_parser = switch, action = clap::ArgAction::Set)]
+    pub autoscale_disabled: bool,
+
+    /// 1 logs every decision about charging
+    #[arg(long, env = "DEBUG_CHARGE", default_value = "1", value_parser = switch, action = clap::ArgAction::Set)]
+    pub debug_charge: bool,
+
+    /// Settings that every program has
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl Config {
+    /// The rules of dispatching, without addresses and names.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            energy: EnergyModel {
+                battery_per_km: self.battery_per_km,
+                safety_margin_pct: self.safety_margin_pct,
+            },
+            near_eps_km: self.near_eps_km,
+            max_pickup_km: self.max_pickup_km,
+            pickup_grace_sec: self.pickup_grace_sec,
+            arrive_eps_km: self.arrive_eps_km,
+            critical_battery_pct: self.critical_battery,
+            full_after_pct: self.full_after,
+            early_charge_threshold: self.early_charge_threshold,
+            pending_scan_limit: self.pending_scan_limit,
+            max_assign_per_round: self.max_assign_per_round,
+            autoscale: (!self.autoscale_disabled).then_some(Autoscale {
+                base_active: self.base_active,
+                pool_max: self.drone_pool_max,
+                scale_ratio: self.scale_ratio,
+            }),
+            debug_charge: self.debug_charge,
+        }
+    }
+}
+
+impl Program for Config {
+    const NAME: &'static str = "dispatcher";
+
+    fn common(&self) -> &CommonArgs {
+        &self.common
+    }
+
+    fn listen(&self) -> Option<SocketAddr> {
+        Some(self.listen)
+    }
+
+    fn validate(&self) -> Result<(), SettingError> {
+        if self.full_after <= self.critical_battery {
+            let takes = format!("more than CRITICAL_BATTERY ({})", self.critical_battery);
+            return Err(SettingError::new("FULL_AFTER (--full-after)", self.full_after, takes));
+        }
+        if self.pending_scan_limit > kv_api::MAX_SCAN_LIMIT {
+            let takes = format!("1 to {}, what the KV returns at once", kv_api::MAX_SCAN_LIMIT);
+            return Err(SettingError::new(
+                "PENDING_SCAN_LIMIT (--pending-scan-limit)",
+                self.pending_scan_limit,
+                takes,
+            ));
+        }
+        // The set that is counted must be able to hold that many.
+        debug_assert!(self.early_charge_threshold as usize <= FEAS_MISS_SET_MAX);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service::program::Program;
+    use service::settings::try_parse_from;
+
+    use super::Config;
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config: Config = try_parse_from(["dispatcher"]).unwrap();
+        config.validate().unwrap();
+        assert_eq!(
+            (
+                config.assigner_tick_ms,
+                config.pending_scan_limit,
+                config.max_assign_per_round
+            ),
+            (200, 500, 100)
+        );
+        assert_eq!(
+            (config.drone_pool_max, config.base_active, config.early_charge_threshold),
+            (20, 4, 5)
+        );
+        assert!(!config.autoscale_disabled && config.debug_charge);
+        let rules = config.rules();
+        let numbers = [
+            (rules.energy.battery_per_km, 2.0),
+            (rules.energy.safety_margin_pct, 5.0),
+            (rules.near_eps_km, 0.2),
+            (rules.max_pickup_km, 20.0),
+            (rules.arrive_eps_km, 0.02),
+            (rules.critical_battery_pct, 30.0),
+            (rules.full_after_pct, 95.0),
+            (rules.autoscale.unwrap().scale_ratio, 0.8),
+        ];
+        assert!(
+            numbers.iter().all(|(got, wanted)| (got - wanted).abs() < 1e-12),
+            "{numbers:?}"
+        );
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let config: Config = try_parse_from(["dispatcher", "--full-after", "30"]).unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.contains("FULL_AFTER") && error.contains("more than CRITICAL_BATTERY (30)"),
+            "{error}"
+        );
+        let error = try_parse_from::<Config>(["dispatcher", "--near-eps-km", "0"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("NEAR_EPS_KM") && error.contains("above 0"), "{error}");
+    }
+}

@@ -1,0 +1,377 @@
+//! Making an assignment true, safely against everybody else who may be at it.
+//!
+//! Lock the delivery, lock the drone, read both again; CAS the drone idle → busy, CAS the delivery pending → assigned; undo the
+//! first when the second fails; release the locks in every case. The locks only spare work that would be in vain: what keeps
+//! two dispatchers (or a gateway that cancels) apart are the two compare-and-swaps.
+
+use std::sync::Arc;
+
+use domain::delivery::{Delivery, DeliveryStatus};
+use domain::drone::Drone;
+use domain::events::DeliveryEvent;
+use domain::keys;
+use futures_util::StreamExt;
+use futures_util::stream;
+use kv_client::{BatchOp, KvError, OpResult, Swap, op};
+
+use super::{Engine, parse};
+use crate::limits::{ASSIGN_CONCURRENCY, CAS_ATTEMPTS, HOLD_OFF_SEC, LOCK_TTL_SEC};
+use crate::mirror::Seen;
+use crate::policy::{Assignment, fitness};
+use crate::rules::Rules;
+use crate::store::Store;
+use domain::zones::ZonesConfig;
+
+/// What an attempt came to, and everything it learnt.
+#[derive(Debug, Default)]
+struct Attempt {
+    delivery: Option<Seen<Delivery>>,
+    drone: Option<Seen<Drone>>,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Default)]
+enum Outcome {
+    /// Both records are written.
+    Assigned,
+    /// Somebody else holds one of the locks.
+    LockHeld,
+    /// The records no longer allow it, or somebody else was faster: nothing is changed.
+    #[default]
+    Overtaken,
+    /// The KV did not answer somewhere on the way. What it left half-done is found by reconciling.
+    Failed(KvError),
+}
+
+/// What an attempt needs; shared by those that run side by side.
+struct Context<'a> {
+    store: Arc<dyn Store>,
+    rules: &'a Rules,
+    zones: &'a ZonesConfig,
+    owner: &'a str,
+    now: f64,
+}
+
+impl Engine {
+    /// Makes these assignments true, [`ASSIGN_CONCURRENCY`] at a time, and takes over what was learnt in doing so.
+    pub(super) async fn assign(&mut self, assignments: Vec<Assignment>) -> Result<(), KvError> {
+        if assignments.is_empty() {
+            return Ok(());
+        }
+        let now = self.now();
+        let context = Context {
+            store: Arc::clone(&self.parts.store),
+            rules: &self.parts.rules,
+            zones: &self.zones,
+            owner: &self.parts.owner,
+            now,
+        };
+        let context = &context;
+        let attempts: Vec<(Assignment, Attempt)> = stream::iter(assignments)
+            .map(|pair| async move {
+                let attempt = context.attempt(&pair).await;
+                (pair, attempt)
+            })
+            .buffer_unordered(ASSIGN_CONCURRENCY)
+            .collect()
+            .await;
+        let mut failure = None;
+        for (pair, attempt) in attempts {
+            failure = self.settle(&pair, attempt, now).or(failure);
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Takes over what an attempt learnt; answers the error, if it failed.
+    fn settle(&mut self, pair: &Assignment, attempt: Attempt, now: f64) -> Option<KvError> {
+        if let Some(drone) = attempt.drone {
+            self.mirror.put_drone(drone);
+        }
+        if let Some(delivery) = attempt.delivery {
+            if matches!(attempt.outcome, Outcome::Assigned) {
+                let waited_sec = (now - delivery.record.timestamp).max(0.0);
+                self.parts.metrics.assign_seconds.observe(waited_sec);
+                tracing::info!(
+                    delivery = pair.delivery_id,
+                    drone = pair.drone_id,
+                    waited_sec,
+                    "assigned"
+                );
+                self.publish(DeliveryEvent::DeliveryAssigned, &delivery.record);
+            }
+            self.mirror.put_order(delivery, now);
+        }
+        match attempt.outcome {
+            Outcome::Assigned => None,
+            Outcome::LockHeld => {
+                for id in [&pair.delivery_id, &pair.drone_id] {
+                    self.hold_off.insert(id.clone(), now + HOLD_OFF_SEC);
+                }
+                None
+            }
+            Outcome::Overtaken => {
+                self.parts.metrics.lost_race("assignment");
+                self.reread.insert(pair.delivery_id.clone());
+                self.fleet_due.again();
+                None
+            }
+            Outcome::Failed(error) => {
+                tracing::warn!(delivery = pair.delivery_id, drone = pair.drone_id, %error, "assignment not completed");
+                self.reread.insert(pair.delivery_id.clone());
+                self.fleet_due.again();
+                Some(error)
+            }
+        }
+    }
+}
+
+impl Context<'_> {
+    async fn attempt(&self, pair: &Assignment) -> Attempt {
+        let locks = [keys::delivery_lock(&pair.delivery_id), keys::drone_lock(&pair.drone_id)];
+        let mut ops: Vec<BatchOp> = locks.iter().map(|name| self.lock(name)).collect();
+        ops.push(op::get(keys::delivery(&pair.delivery_id)));
+        ops.push(op::get(keys::drone(&pair.drone_id)));
+        // In order: what is read is read under both locks.
+        let results = match self.store.batch(ops, true).await {
+            Ok(results) => results,
+            // A lock that was taken without our learning its token frees itself.
+            Err(error) => {
+                return Attempt {
+                    outcome: Outcome::Failed(error),
+                    ..Attempt::default()
+                };
+            }
+        };
+        let tokens: Vec<(&String, String)> = locks
+            .iter()
+            .zip(&results)
+            .filter_map(|(name, result)| match result {
+                OpResult::Lock(answer) if answer.ok => Some((name, answer.token.clone()?)),
+                _ => None,
+            })
+            .collect();
+        let attempt = if tokens.len() == locks.len() {
+            self.under_locks(pair, results).await
+        } else {
+            let failed = results.into_iter().find_map(|result| match result {
+                OpResult::Failed(error) => Some(error),
+                _ => None,
+            });
+            Attempt {
+                outcome: failed.map_or(Outcome::LockHeld, Outcome::Failed),
+                ..Attempt::default()
+            }
+        };
+        let unlock: Vec<BatchOp> = tokens
+            .into_iter()
+            .map(|(name, token)| BatchOp::Unlock {
+                key: name.clone(),
+                token: Some(token),
+            })
+            .collect();
+        if !unlock.is_empty()
+            && let Err(error) = self.store.batch(unlock, false).await
+        {
+            tracing::debug!(%error, "locks not released; they will free themselves");
+        }
+        attempt
+    }
+
+    fn lock(&self, name: &str) -> BatchOp {
+        BatchOp::Lock {
+            key: name.to_owned(),
+            ttl_sec: Some(LOCK_TTL_SEC),
+            owner: Some(self.owner.to_owned()),
+        }
+    }
+
+    /// The part under both locks: `results` ends with the two reads.
+    async fn under_locks(&self, pair: &Assignment, mut results: Vec<OpResult>) -> Attempt {
+        let drone = read::<Drone>(results.pop());
+        let delivery = read::<Delivery>(results.pop());
+        let (delivery, drone) = match (delivery, drone) {
+            (Ok(Some(delivery)), Ok(Some(drone))) => (delivery, drone),
+            (Err(error), _) | (_, Err(error)) => {
+                return Attempt {
+                    outcome: Outcome::Failed(error),
+                    ..Attempt::default()
+                };
+            }
+            (delivery, drone) => {
+                let (delivery, drone) = (delivery.unwrap_or_default(), drone.unwrap_or_default());
+                return Attempt {
+                    delivery,
+                    drone,
+                    outcome: Outcome::Overtaken,
+                };
+            }
+        };
+        let fit = fitness(&drone.record, &delivery.record, self.now, self.zones, self.rules);
+        let (Ok(_), Ok(busy), Ok(assigned)) = (
+            fit,
+            drone.record.take(&pair.delivery_id),
+            delivery.record.assign(&pair.drone_id, self.now),
+        ) else {
+            return Attempt {
+                delivery: Some(delivery),
+                drone: Some(drone),
+                outcome: Outcome::Overtaken,
+            };
+        };
+        self.swap_both(
+            pair,
+            Both {
+                delivery,
+                drone,
+                assigned,
+                busy,
+            },
+        )
+        .await
+    }
+
+    async fn swap_both(&self, pair: &Assignment, both: Both) -> Attempt {
+        let Both {
+            delivery,
+            drone,
+            assigned,
+            busy,
+        } = both;
+        let ops = op::cas(keys::drone(&pair.drone_id), Some(&drone.version), &busy).and_then(|first| {
+            Ok(vec![
+                first,
+                op::cas(keys::delivery(&pair.delivery_id), Some(&delivery.version), &assigned)?,
+            ])
+        });
+        let ops = match ops {
+            Ok(ops) => ops,
+            Err(error) => {
+                return Attempt {
+                    outcome: Outcome::Failed(error),
+                    ..Attempt::default()
+                };
+            }
+        };
+        // In order: the delivery is only touched once the drone is ours.
+        let mut results = match self.store.batch(ops, true).await {
+            Ok(results) => results,
+            Err(error) => {
+                return Attempt {
+                    outcome: Outcome::Failed(error),
+                    ..Attempt::default()
+                };
+            }
+        };
+        let second = results.pop().map(OpResult::into_swap);
+        let first = results.pop().map(OpResult::into_swap);
+        let busy = match first {
+            Some(Ok(Swap::Done(version))) => Seen { record: busy, version },
+            Some(Err(error)) => {
+                return Attempt {
+                    outcome: Outcome::Failed(error),
+                    ..Attempt::default()
+                };
+            }
+            // The simulator or somebody else wrote the drone in between.
+            _ => return Attempt::default(),
+        };
+        match second {
+            Some(Ok(Swap::Done(version))) => Attempt {
+                delivery: Some(Seen {
+                    record: assigned,
+                    version,
+                }),
+                drone: Some(busy),
+                outcome: Outcome::Assigned,
+            },
+            // It may yet take effect: undoing the drone now could leave a delivery with a drone that flies another.
+            Some(Err(error)) if error.is_outcome_unknown() => Attempt {
+                drone: Some(busy),
+                outcome: Outcome::Failed(error),
+                ..Attempt::default()
+            },
+            Some(Err(error)) => {
+                let drone = self.undo(pair, busy).await;
+                Attempt {
+                    drone,
+                    outcome: Outcome::Failed(error),
+                    ..Attempt::default()
+                }
+            }
+            Some(Ok(swap)) => self.second_refused(pair, busy, &swap).await,
+            None => Attempt {
+                drone: Some(busy),
+                ..Attempt::default()
+            },
+        }
+    }
+
+    /// Somebody changed the delivery: cancelled it, gave it away, or (another dispatcher, reconciling) finished our work.
+    async fn second_refused(&self, pair: &Assignment, busy: Seen<Drone>, swap: &Swap) -> Attempt {
+        let found = swap
+            .found::<Delivery>(&keys::delivery(&pair.delivery_id))
+            .ok()
+            .flatten();
+        let delivery = found.map(|found| Seen {
+            record: found.value,
+            version: found.version,
+        });
+        let finished = delivery.as_ref().is_some_and(|seen| {
+            seen.record.status != DeliveryStatus::Pending
+                && seen.record.drone_id.as_deref() == Some(&pair.drone_id)
+                && seen.record.status.is_open()
+        });
+        if finished {
+            return Attempt {
+                delivery,
+                drone: Some(busy),
+                outcome: Outcome::Overtaken,
+            };
+        }
+        Attempt {
+            delivery,
+            drone: self.undo(pair, busy).await,
+            outcome: Outcome::Overtaken,
+        }
+    }
+
+    /// Frees the drone again. When that fails too, reconciling finds a busy drone whose delivery is not its own.
+    async fn undo(&self, pair: &Assignment, busy: Seen<Drone>) -> Option<Seen<Drone>> {
+        let mut seen = busy;
+        for _ in 0..CAS_ATTEMPTS {
+            let Ok(idle) = seen.record.release(&pair.delivery_id) else {
+                return Some(seen);
+            };
+            let swap = op::cas(keys::drone(&pair.drone_id), Some(&seen.version), &idle);
+            let results = self.store.batch(vec![swap.ok()?], false).await;
+            match results.ok()?.pop()?.into_swap().ok()? {
+                Swap::Done(version) => return Some(Seen { record: idle, version }),
+                refused => {
+                    let found = refused.found::<Drone>(&keys::drone(&pair.drone_id)).ok()??;
+                    seen = Seen {
+                        record: found.value,
+                        version: found.version,
+                    };
+                }
+            }
+        }
+        Some(seen)
+    }
+}
+
+/// The records of an attempt, as read and as wanted.
+struct Both {
+    delivery: Seen<Delivery>,
+    drone: Seen<Drone>,
+    assigned: Delivery,
+    busy: Drone,
+}
+
+/// The record out of a read; `None` when it is absent or cannot be understood (which refreshing will complain about).
+fn read<T: serde::de::DeserializeOwned>(result: Option<OpResult>) -> Result<Option<Seen<T>>, KvError> {
+    match result {
+        Some(OpResult::Got(Some(found))) => Ok(parse(found).ok()),
+        Some(OpResult::Failed(error)) => Err(error),
+        _ => Ok(None),
+    }
+}
