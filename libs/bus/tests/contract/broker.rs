@@ -11,7 +11,7 @@ use lapin::{Connection, ConnectionProperties};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{SOON, body, next, nothing, number, own_broker, until};
+use crate::support::{SOON, body, next, nothing, number, own_broker, shared_broker, until};
 
 /// Publishes until it works: after a restart a broker needs a moment to have its queues ready.
 async fn publish_soon(bus: &Rabbit, topic: &Topic, number: usize) {
@@ -147,10 +147,8 @@ async fn a_listener_that_says_nothing_is_left_behind_at_shutdown() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queues_of_others_are_reported_and_deleted_ones_come_back() {
-    let Some(broker) = own_broker().await else { return };
-    let other = Connection::connect(&broker.url, ConnectionProperties::default())
-        .await
-        .unwrap();
+    let Some(url) = shared_broker().await else { return };
+    let other = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     let channel = other.create_channel().await.unwrap();
     // As a program before this one may have declared it: durable, without arguments.
     let plain = QueueDeclareOptions {
@@ -158,28 +156,28 @@ async fn queues_of_others_are_reported_and_deleted_ones_come_back() {
         ..QueueDeclareOptions::default()
     };
     channel
-        .queue_declare("work".into(), plain, FieldTable::default())
+        .queue_declare("of_others".into(), plain, FieldTable::default())
         .await
         .unwrap();
 
-    let bus = Rabbit::connect_with_seed(&broker.url, CancellationToken::new(), 4).unwrap();
+    let bus = Rabbit::connect_with_seed(url, CancellationToken::new(), 4).unwrap();
     until("the bus is connected", || bus.connected()).await;
-    let topic = Topic::work("work");
+    let topic = Topic::work("of_others");
     let mut subscription = bus.subscribe(&topic, 10).await;
     for _ in 0..2 {
         let error = bus.publish(&topic, body(1)).await.unwrap_err().to_string();
         assert!(
-            error.contains("queue \"work\" exists") && error.contains("rabbitmqctl delete_queue work"),
+            error.contains("queue \"of_others\" exists") && error.contains("rabbitmqctl delete_queue of_others"),
             "{error}"
         );
     }
     // It goes for that queue alone.
-    bus.publish(&Topic::work("else"), body(1)).await.unwrap();
+    bus.publish(&Topic::work("not_of_others"), body(1)).await.unwrap();
 
     // For us deleting it, then for somebody deleting ours while we consume from it.
     for round in 2..4 {
         channel
-            .queue_delete("work".into(), QueueDeleteOptions::default())
+            .queue_delete("of_others".into(), QueueDeleteOptions::default())
             .await
             .unwrap();
         publish_soon(&bus, &topic, round).await;

@@ -308,20 +308,27 @@ pub(crate) async fn a_full_work_queue_refuses(fixture: Fixture) {
         .buffered(64)
         .collect()
         .await;
-    let accepted = results.iter().take_while(|result| result.is_ok()).count();
+    // Counted over all: messages sent side by side arrive in any order.
+    let refusals: Vec<String> = results
+        .iter()
+        .filter_map(|r| r.as_ref().err())
+        .map(ToString::to_string)
+        .collect();
+    let accepted = results.len() - refusals.len();
+    let odd: Vec<_> = refusals
+        .iter()
+        .filter(|refusal| !refusal.contains("queue is full"))
+        .collect();
     assert!(
-        accepted >= WORK_QUEUE_MAX,
-        "refused after only {accepted}: {:?}",
-        results[accepted]
+        odd.is_empty(),
+        "refused for another reason, {} times: {}",
+        odd.len(),
+        odd[0]
     );
+    assert!(accepted >= WORK_QUEUE_MAX, "it took only {accepted}");
     assert!(
-        accepted < results.len(),
-        "the queue took {accepted} messages, well beyond its limit"
-    );
-    assert!(
-        matches!(results[accepted], Err(PublishError::NotConfirmed { .. })),
-        "{:?}",
-        results[accepted]
+        !refusals.is_empty(),
+        "it took {accepted} messages, well beyond its limit"
     );
 }
 

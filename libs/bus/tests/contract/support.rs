@@ -34,14 +34,8 @@ impl Fixture {
 
     /// A bus over the broker that all tests of this binary share; none if RabbitMQ is not installed.
     pub(crate) async fn rabbit(name: &'static str) -> Option<Self> {
-        // Never dropped, being static: the broker ends with its standard input, when this process does.
-        static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
-        let shared = tokio::task::spawn_blocking(|| SHARED.get_or_init(start_broker))
-            .await
-            .expect("starting a broker");
-        let url = &shared.as_ref()?.url;
         let shutdown = CancellationToken::new();
-        let bus = Rabbit::connect(url, shutdown.clone()).expect("the URL is right");
+        let bus = Rabbit::connect(shared_broker().await?, shutdown.clone()).expect("the URL is right");
         until("the bus is connected", || bus.connected()).await;
         Some(Self { bus, shutdown, name })
     }
@@ -53,6 +47,16 @@ impl Fixture {
     pub(crate) fn broadcast(&self) -> Topic {
         Topic::broadcast(format!("{}_news", self.name))
     }
+}
+
+/// The URL of the broker that all tests of this binary share, started by the first; none if RabbitMQ is not installed.
+pub(crate) async fn shared_broker() -> Option<&'static str> {
+    // Never dropped, being static: the broker ends with its standard input, when this process does.
+    static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
+    let shared = tokio::task::spawn_blocking(|| SHARED.get_or_init(start_broker))
+        .await
+        .expect("starting a broker");
+    shared.as_ref().map(|broker| broker.url.as_str())
 }
 
 /// A broker for a test that stops it; none if RabbitMQ is not installed.
