@@ -11,14 +11,13 @@ import argparse
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -34,8 +33,6 @@ DRONES_SEC = 15  # until drones are on the page
 DELIVERED_SEC = 90  # until the first order is delivered
 STOP_SEC = 10  # until the system has stopped after Ctrl-C
 PICTURE_AFTER_SEC = 45  # how long the system runs before the README's picture is taken
-# The highest port that `up` uses, relative to its base, with room to spare.
-PORT_SPAN = 100
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # tests run as root in CI
@@ -64,44 +61,31 @@ class Checks:
         return holds
 
 
-def free_port_base() -> int:
-    """A base port above which `PORT_SPAN` ports are free right now."""
-    for base in range(20_000, 60_000, PORT_SPAN * 7):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + PORT_SPAN):
-                    listener = stack.enter_context(socket.socket())
-                    listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return base
-    raise SystemExit("no stretch of free ports found")
-
-
-def wait_until_served(url: str, system: "subprocess.Popen[bytes]") -> float:
-    """Seconds until `url` answers 200; ends the test when the system dies or takes too long."""
+def find_lb(system: "subprocess.Popen[bytes]") -> str:
+    """lb's address, once the dashboard is served there; ends the test when the system dies or takes too long."""
     begin = time.monotonic()
-    problem: object = "no answer"
+    problem: object = "it printed no address of a dashboard"
     while time.monotonic() - begin < START_SEC:
         if system.poll() is not None:
             raise SystemExit(f"the system ended with {system.returncode} at start:\n{LOG.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return time.monotonic() - begin
-        except (urllib.error.URLError, OSError) as error:
-            problem = error
+        printed = re.search(r"(http://127\.0\.0\.1:\d+)/dashboard", LOG.read_text(errors="replace"))
+        if printed:
+            try:
+                with urllib.request.urlopen(f"{printed[1]}/dashboard", timeout=2):
+                    print(f"# page served after {time.monotonic() - begin:.1f} s", flush=True)
+                    return printed[1]
+            except OSError as error:  # refused, or an answer that is no 200
+                problem = error
         time.sleep(0.1)
-    raise SystemExit(f"{url} did not answer within {START_SEC} s: {problem}\n{LOG.read_text()[-2000:]}")
+    raise SystemExit(f"no dashboard within {START_SEC} s: {problem}\n{LOG.read_text()[-2000:]}")
 
 
 @contextlib.contextmanager
 def running_system(checks: Checks):
     """The whole system in one process; yields lb's address and stops it as Ctrl-C does."""
-    base = free_port_base()
     data = tempfile.mkdtemp(prefix="dronedispatch-page-")
     LOG.parent.mkdir(parents=True, exist_ok=True)
-    command = [PROGRAM, "up", "--data-dir", data, "--port-base", str(base), "--orders", "bursty"]
+    command = [PROGRAM, "up", "--data-dir", data, "--port-base", "0", "--orders", "bursty"]
     # Orders from the first second on: the demo's pauses would only make the test wait.
     environment = os.environ | {"LOW_RPS": "1", "SILENT_SEC": "1"}
     with LOG.open("wb") as log:
@@ -109,8 +93,7 @@ def running_system(checks: Checks):
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )
     try:
-        url = find_lb(base, system)
-        yield url
+        yield find_lb(system)
         system.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             system.wait(STOP_SEC)
@@ -120,14 +103,6 @@ def running_system(checks: Checks):
             system.kill()
             system.wait()
         shutil.rmtree(data, ignore_errors=True)
-
-
-def find_lb(base: int, system: "subprocess.Popen[bytes]") -> str:
-    """lb's address."""
-    url = f"http://127.0.0.1:{base}"
-    took_sec = wait_until_served(f"{url}/dashboard", system)
-    print(f"# page served after {took_sec:.1f} s", flush=True)
-    return url
 
 
 def number_in(page: Page, test_id: str) -> int:
