@@ -1,0 +1,416 @@
+//! The gateways: whose turn it is, and who is skipped for a while because it took no connection.
+//!
+//! Promises: over the gateways that are well, turns go round evenly. One that takes no connection is skipped for [`EJECT_MIN`], twice
+//! as long after each further failure, [`EJECT_MAX`] at most; then a single request tries it while the others go on without it. When
+//! all are skipped, nobody is: an attempt that may fail beats a refusal that certainly does.
+//!
+//! Only failures to connect eject. A gateway that answers slowly or with errors stays: its answers are the truth about the system
+//! behind it, which is the same for all gateways.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
+use tokio::net::TcpStream;
+
+use crate::limits::{BACKENDS_MAX, EJECT_MAX, EJECT_MIN, IDLE_FOR_UNREPEATABLE, IDLE_TIMEOUT, READY_WAIT};
+use crate::metrics::LbMetrics;
+use crate::pool::{Pool, Sender};
+
+/// One address of a gateway.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) addr: SocketAddr,
+    health: Health,
+    pool: Pool,
+    picks: Counter,
+}
+
+/// A gateway chosen for a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Pick {
+    pub(crate) backend: Arc<Backend>,
+    /// This request is the one that finds out whether the gateway is back.
+    probe: bool,
+}
+
+/// A connection in use by one request. Dropping it closes it; [`Lease::give_back`] keeps it.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) sender: Sender,
+    pub(crate) backend: Arc<Backend>,
+    /// It has carried a request before, so the other end may be closing it just now.
+    pub(crate) reused: bool,
+}
+
+/// Which connections suit a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Any: should it prove dead, the request can be repeated.
+    Any,
+    /// Only one that was busy a moment ago.
+    Recent,
+    /// A new one.
+    Never,
+}
+
+/// A connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Handshake(#[from] hyper::Error),
+}
+
+impl Pick {
+    /// A connection to this gateway: an idle one that suits, else a new one. A failure counts against the gateway.
+    pub(crate) async fn lease(
+        &self,
+        reuse: Reuse,
+        connect_timeout: Duration,
+        metrics: &LbMetrics,
+    ) -> Result<Lease, ConnectError> {
+        let max_idle = match reuse {
+            Reuse::Any => Some(IDLE_TIMEOUT),
+            Reuse::Recent => Some(IDLE_FOR_UNREPEATABLE),
+            Reuse::Never => None,
+        };
+        if let Some(max_idle) = max_idle
+            && let Some(sender) = self.backend.idle(max_idle).await
+        {
+            return Ok(Lease {
+                sender,
+                backend: Arc::clone(&self.backend),
+                reused: true,
+            });
+        }
+        metrics.connects.inc();
+        match connect(self.backend.addr, connect_timeout).await {
+            Ok(sender) => {
+                self.backend.health.succeeded();
+                Ok(Lease {
+                    sender,
+                    backend: Arc::clone(&self.backend),
+                    reused: false,
+                })
+            }
+            Err(error) => {
+                if self.backend.health.failed(Instant::now(), self.probe) {
+                    metrics.ejections.inc();
+                    self.backend.pool.clear();
+                    tracing::warn!(backend = %self.backend.addr, %error, "a gateway takes no connection; skipping it for a while");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// The answer has been read to its end: the connection can carry the next request.
+    pub(crate) fn give_back(self) {
+        if !self.sender.is_closed() {
+            self.backend.pool.put(self.sender, Instant::now());
+        }
+    }
+}
+
+impl Backend {
+    fn new(addr: SocketAddr, metrics: &LbMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            addr,
+            health: Health::new(Instant::now()),
+            pool: Pool::new(),
+            picks: metrics.picks(addr),
+        })
+    }
+
+    /// It has answered, so it is well.
+    pub(crate) fn succeeded(&self) {
+        self.health.succeeded();
+    }
+
+    async fn idle(&self, max_idle: Duration) -> Option<Sender> {
+        while let Some(mut sender) = self.pool.take(max_idle, Instant::now()) {
+            // The reader of an answer's last byte may be a moment ahead of the connection's own task.
+            if sender.is_ready() || matches!(tokio::time::timeout(READY_WAIT, sender.ready()).await, Ok(Ok(()))) {
+                return Some(sender);
+            }
+        }
+        None
+    }
+}
+
+async fn connect(addr: SocketAddr, timeout: Duration) -> Result<Sender, ConnectError> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(addr))
+        .await
+        .map_err(|_| ConnectError::Timeout(timeout))??;
+    // Small requests must not wait for the gateway's delayed ACK.
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%addr, %error, "connection to a gateway ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// Whether a gateway is skipped, in atomics: every request asks.
+#[derive(Debug)]
+struct Health {
+    born: Instant,
+    /// Milliseconds since `born`; 0 = not skipped.
+    skipped_until_ms: AtomicU64,
+    failures: AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Well,
+    /// Skipped long enough: one request may try it.
+    Due,
+    Skipped,
+}
+
+impl Health {
+    fn new(born: Instant) -> Self {
+        Self {
+            born,
+            skipped_until_ms: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    fn state(&self, now: Instant) -> State {
+        match self.skipped_until_ms.load(Ordering::Relaxed) {
+            0 => State::Well,
+            until if until <= self.ms(now) => State::Due,
+            _ => State::Skipped,
+        }
+    }
+
+    /// Claims the single attempt of a gateway that is due. The others skip it until the attempt must be over.
+    fn claim(&self, now: Instant) -> bool {
+        let until = self.skipped_until_ms.load(Ordering::Relaxed);
+        let next = self.ms(now + EJECT_MAX);
+        until != 0
+            && until <= self.ms(now)
+            && self
+                .skipped_until_ms
+                .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// True when this failure starts (or prolongs) the skipping. Of many requests that fail together only the first counts.
+    fn failed(&self, now: Instant, probe: bool) -> bool {
+        if !probe && self.state(now) == State::Skipped {
+            return false;
+        }
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
+        let pause = EJECT_MIN.saturating_mul(1 << failures).min(EJECT_MAX);
+        self.skipped_until_ms
+            .store(self.ms(now + pause).max(1), Ordering::Relaxed);
+        true
+    }
+
+    fn succeeded(&self) {
+        if self.skipped_until_ms.load(Ordering::Relaxed) != 0 {
+            self.skipped_until_ms.store(0, Ordering::Relaxed);
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// All gateways.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    list: RwLock<Arc<[Arc<Backend>]>>,
+    turn: AtomicUsize,
+    metrics: Arc<LbMetrics>,
+    /// Keeps two replacements from mixing.
+    replacing: Mutex<()>,
+}
+
+impl Backends {
+    pub(crate) fn new(metrics: Arc<LbMetrics>) -> Self {
+        Self {
+            list: RwLock::new(Arc::default()),
+            turn: AtomicUsize::new(0),
+            metrics,
+            replacing: Mutex::new(()),
+        }
+    }
+
+    fn list(&self) -> Arc<[Arc<Backend>]> {
+        Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The gateway whose turn it is, other than those already tried; none when there is no other.
+    pub(crate) fn pick(&self, tried: &[SocketAddr], now: Instant) -> Option<Pick> {
+        let list = self.list();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let untried = |backend: &&Arc<Backend>| !tried.contains(&backend.addr);
+        let open = |backend: &&Arc<Backend>| untried(backend) && backend.health.state(now) != State::Skipped;
+        let chosen = |backend: &Arc<Backend>, probe| {
+            backend.picks.inc();
+            Some(Pick {
+                backend: Arc::clone(backend),
+                probe,
+            })
+        };
+        let open_count = list.iter().filter(open).count();
+        for offset in 0..open_count {
+            let nth = turn.wrapping_add(offset) % open_count;
+            let Some(backend) = list.iter().filter(open).nth(nth) else {
+                break;
+            };
+            match backend.health.state(now) {
+                State::Well => return chosen(backend, false),
+                State::Due if backend.health.claim(now) => return chosen(backend, true),
+                // Somebody else has just claimed it.
+                State::Due | State::Skipped => {}
+            }
+        }
+        let untried_count = list.iter().filter(untried).count();
+        let nth = turn.checked_rem(untried_count)?;
+        chosen(list.iter().filter(untried).nth(nth)?, false)
+    }
+
+    /// Takes over a new list of addresses. Those that stay keep their connections and their history.
+    pub(crate) fn replace(&self, addrs: &[SocketAddr]) {
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.list();
+        let mut addrs = addrs.to_vec();
+        addrs.sort_unstable();
+        addrs.dedup();
+        addrs.truncate(BACKENDS_MAX);
+        if old.iter().map(|backend| backend.addr).eq(addrs.iter().copied()) {
+            return;
+        }
+        tracing::info!(gateways = ?addrs, "gateway addresses changed");
+        let new: Arc<[Arc<Backend>]> = addrs
+            .iter()
+            .map(|addr| {
+                old.iter()
+                    .find(|backend| backend.addr == *addr)
+                    .map_or_else(|| Backend::new(*addr, &self.metrics), Arc::clone)
+            })
+            .collect();
+        self.metrics.backends.set(i64::try_from(new.len()).unwrap_or(i64::MAX));
+        *self.list.write().unwrap_or_else(PoisonError::into_inner) = new;
+        for gone in old.iter().filter(|backend| !addrs.contains(&backend.addr)) {
+            gone.pool.clear();
+            self.metrics.forget(gone.addr);
+        }
+    }
+
+    /// Closes connections that have idled too long.
+    pub(crate) fn prune(&self, now: Instant) {
+        for backend in self.list().iter() {
+            backend.pool.prune(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use service::metrics::Metrics;
+
+    use super::*;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn three() -> Backends {
+        let backends = Backends::new(Arc::new(LbMetrics::new(&Metrics::new("lb"))));
+        backends.replace(&[addr(3), addr(1), addr(2), addr(1)]);
+        backends
+    }
+
+    fn shares(backends: &Backends, tried: &[SocketAddr], now: Instant) -> BTreeMap<u16, usize> {
+        let mut shares = BTreeMap::new();
+        for _ in 0..60 {
+            *shares
+                .entry(backends.pick(tried, now).unwrap().backend.addr.port())
+                .or_default() += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn turns_go_round_evenly() {
+        let (backends, now) = (three(), Instant::now());
+        assert_eq!(shares(&backends, &[], now), BTreeMap::from([(1, 20), (2, 20), (3, 20)]));
+        assert_eq!(shares(&backends, &[addr(2)], now), BTreeMap::from([(1, 30), (3, 30)]));
+        assert!(backends.pick(&[addr(1), addr(2), addr(3)], now).is_none());
+        assert!(Backends::new(Arc::clone(&backends.metrics)).pick(&[], now).is_none());
+    }
+
+    #[test]
+    fn one_that_fails_is_skipped_and_then_tried_by_a_single_request() {
+        let (backends, start) = (three(), Instant::now());
+        let sick = Arc::clone(&backends.list()[0]);
+        assert!(sick.health.failed(start, false));
+        assert!(
+            !sick.health.failed(start, false),
+            "failures at the same time count once"
+        );
+        assert_eq!(shares(&backends, &[], start), BTreeMap::from([(2, 30), (3, 30)]));
+        let later = start + EJECT_MIN;
+        assert_eq!(shares(&backends, &[], later)[&1], 1, "one probe");
+        assert!(sick.health.failed(later, true));
+        assert_eq!(
+            sick.health.state(later + EJECT_MIN),
+            State::Skipped,
+            "twice as long now"
+        );
+        assert_eq!(sick.health.state(later + EJECT_MIN * 2), State::Due);
+        sick.succeeded();
+        assert_eq!(shares(&backends, &[], later)[&1], 20);
+    }
+
+    #[test]
+    fn skipping_never_lasts_longer_than_the_most() {
+        let health = Health::new(Instant::now());
+        let mut now = health.born;
+        for _ in 0..100 {
+            assert!(health.failed(now, true));
+            now += EJECT_MAX;
+            assert_eq!(health.state(now), State::Due);
+        }
+    }
+
+    #[test]
+    fn when_all_fail_nobody_is_skipped() {
+        let (backends, now) = (three(), Instant::now());
+        for backend in backends.list().iter() {
+            backend.health.failed(now, false);
+        }
+        assert_eq!(shares(&backends, &[], now), BTreeMap::from([(1, 20), (2, 20), (3, 20)]));
+    }
+
+    #[test]
+    fn those_that_stay_keep_their_history() {
+        let (backends, now) = (three(), Instant::now());
+        backends.list()[1].health.failed(now, false);
+        backends.replace(&[addr(2), addr(4)]);
+        assert_eq!(shares(&backends, &[], now), BTreeMap::from([(4, 60)]));
+        backends.replace(&[]);
+        assert!(backends.pick(&[], now).is_none());
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a request got no answer from a gateway, and what its client is told.
+//!
+//! Each error knows where it comes from (client, this proxy, gateway) and so which status it is. The body is `{"detail": …}`, and
+//! `"outcome":"unknown"` when a gateway may have acted on a request that must not be repeated.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::limits::{HEADERS_MAX_BYTES, URI_MAX_BYTES};
+use crate::rate_limit::{Refusal, Scope};
+use crate::request_body::BodyError;
+
+/// A request that ends here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    #[error("{0} is not supported by this load balancer")]
+    Unsupported(&'static str),
+    #[error("the request has {0} Host headers; exactly one is expected")]
+    BadHost(usize),
+    #[error("the path and query are longer than {URI_MAX_BYTES} bytes")]
+    UriTooLong,
+    #[error("the request's headers have {0} bytes; at most {HEADERS_MAX_BYTES} are taken")]
+    HeadersTooLarge(usize),
+    #[error("{method} {path} is not served here; GET is")]
+    MethodNotAllowed { method: String, path: &'static str },
+    #[error("rate limit ({})", match .0.scope { Scope::Global => "global", Scope::Client => "client" })]
+    RateLimited(Refusal),
+    #[error("more than {0} requests are under way; try again soon")]
+    Busy(usize),
+    #[error("no address of {0} is known yet")]
+    NoBackend(String),
+    #[error("the request's body could not be read: {0}")]
+    RequestBody(BodyError),
+    #[error("the request's body broke off: {0}")]
+    ClientBrokeOff(String),
+    /// Nothing was sent to anybody: the request may safely be repeated.
+    #[error("no gateway could be reached: {backend}: {reason}")]
+    Unreachable { backend: SocketAddr, reason: String },
+    /// The connection broke after the request had been sent.
+    #[error("the gateway {backend} broke off: {reason}")]
+    BrokenOff {
+        backend: SocketAddr,
+        reason: String,
+        outcome_unknown: bool,
+    },
+    #[error("the gateway {backend} did not begin its answer within {waited_sec} s")]
+    Timeout {
+        backend: SocketAddr,
+        waited_sec: f64,
+        outcome_unknown: bool,
+    },
+}
+
+impl ProxyError {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::BadHost(_) | Self::RequestBody(BodyError::Client(_)) | Self::ClientBrokeOff(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::RequestBody(BodyError::Idle(_)) => StatusCode::REQUEST_TIMEOUT,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy(_) | Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable { .. } | Self::BrokenOff { .. } => StatusCode::BAD_GATEWAY,
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whole seconds after which trying again makes sense, where that is known.
+    pub(crate) fn retry_after_sec(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited(refusal) => Some(refusal.retry_after_sec),
+            Self::Busy(_) | Self::NoBackend(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        let detail = self.to_string();
+        match self {
+            Self::BrokenOff {
+                outcome_unknown: true, ..
+            }
+            | Self::Timeout {
+                outcome_unknown: true, ..
+            } => json!({ "detail": detail, "outcome": "unknown" }),
+            _ => json!({ "detail": detail }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_limit_answers_are_the_documented_ones() {
+        let error = |scope| {
+            ProxyError::RateLimited(Refusal {
+                scope,
+                retry_after_sec: 3,
+            })
+        };
+        assert_eq!(error(Scope::Global).body(), json!({"detail": "rate limit (global)"}));
+        assert_eq!(error(Scope::Client).body(), json!({"detail": "rate limit (client)"}));
+        assert_eq!(error(Scope::Client).status(), 429);
+        assert_eq!(error(Scope::Client).retry_after_sec(), Some(3));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_said() {
+        let error = ProxyError::Timeout {
+            backend: "127.0.0.1:8000".parse().unwrap(),
+            waited_sec: 30.0,
+            outcome_unknown: true,
+        };
+        assert_eq!(error.status(), 504);
+        assert_eq!(error.body()["outcome"], "unknown");
+        assert!(error.to_string().contains("127.0.0.1:8000") && error.to_string().contains("30 s"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The load balancer: a streaming reverse proxy in front of the gateways.
+//!
+//! Promises: requests go round over every address that the targets' names resolve to; a gateway that takes no connection is skipped for
+//! a while; what may safely be sent twice is sent to another gateway when one breaks off; bodies stream in both directions and
+//! events pass at once; every failure of its own is answered as `{"detail": …}`. `/ready` and `/metrics` are its own, everything else,
+//! `/health` included, is forwarded.
+//!
+//! - [`config`](Config): settings. `limits`: every limit and timeout.
+//! - `proxy`: from request to answer, and what may be repeated when.
+//! - `headers`: which headers cross. `request_body`, `answer`: bodies on their way.
+//! - `resolve`, `backends`, `pool`: names to addresses, whose turn it is, connections that wait.
+//! - `rate_limit`: token buckets. `access_log`, `access_format`: one line per request.
+
+mod access_format;
+mod access_log;
+mod answer;
+mod backends;
+mod config;
+mod error;
+mod headers;
+mod limits;
+mod metrics;
+mod pool;
+mod proxy;
+mod rate_limit;
+mod request_body;
+mod resolve;
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::service::service_fn;
+use service::http::Limits;
+use service::metrics::Metrics;
+use service::program::Program;
+use service::{Shutdown, Tasks};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::AccessLog;
+use crate::backends::Backends;
+use crate::metrics::LbMetrics;
+use crate::proxy::Proxy;
+use crate::rate_limit::RateLimiter;
+use crate::request_body::ReplayMemory;
+
+pub use config::{AccessFormat, Config, Target};
+pub use limits::Timeouts;
+pub use resolve::{Lookup, Resolver, SystemResolver};
+
+/// Names are looked up at least this often in the eyes of `/ready`, however short the TTL.
+const RESOLVE_MAX_SILENCE: Duration = Duration::from_secs(60);
+
+/// What tests and the one-process run may want to own.
+pub struct Parts {
+    /// Where the access log goes.
+    pub access_log: Box<dyn Write + Send>,
+    /// Who looks names up.
+    pub resolver: Arc<dyn Resolver>,
+    /// How long everything may take.
+    pub timeouts: Timeouts,
+}
+
+impl Parts {
+    /// Standard output, the system's resolver, and the timeouts of `config`.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            access_log: Box::new(std::io::stdout()),
+            resolver: Arc::new(SystemResolver),
+            timeouts: Timeouts::from(config),
+        }
+    }
+}
+
+/// Serves until `shutdown`: then event streams end, other answers have a grace to finish, and the access log is flushed.
+///
+/// # Errors
+/// When a setting cannot be used or the access log's writer cannot be started.
+pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    let parts = Parts::new(&config);
+    run_with(config, listener, shutdown, parts).await
+}
+
+/// As [`run`], with parts of one's own.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(config: Config, listener: TcpListener, shutdown: Shutdown, parts: Parts) -> anyhow::Result<()> {
+    config.validate()?;
+    let registry = Metrics::new(Config::NAME);
+    let metrics = Arc::new(LbMetrics::new(&registry));
+    let log = AccessLog::start(config.access_log, parts.access_log, metrics.access_dropped.clone())
+        .context("cannot start the access log")?;
+    let tasks = Tasks::new(shutdown.child());
+    let backends = Arc::new(Backends::new(Arc::clone(&metrics)));
+    let ttl = limits::seconds(config.lb_resolve_ttl_sec);
+    tasks.spawn("resolve", RESOLVE_MAX_SILENCE.max(ttl * 3), {
+        let (backends, targets, resolver) = (Arc::clone(&backends), config.target_url.clone(), parts.resolver);
+        move |heartbeat, shutdown| resolve::keep_resolved(backends, targets, resolver, ttl, heartbeat, shutdown)
+    });
+    let proxy = Arc::new(Proxy {
+        backends,
+        target: join(&config.target_url),
+        limiter: RateLimiter::new(config.global_limit(), config.client_limit()),
+        timeouts: parts.timeouts,
+        max_requests: config.lb_max_requests,
+        slots: Arc::new(Semaphore::new(config.lb_max_requests.min(Semaphore::MAX_PERMITS))),
+        replay_memory: Arc::new(ReplayMemory::default()),
+        log: log.clone(),
+        metrics: Arc::clone(&metrics),
+        registry,
+        tasks: tasks.clone(),
+        stopping: shutdown.token(),
+        cut: CancellationToken::new(),
+    });
+    tracing::info!(target = proxy.target, "forwarding");
+    serve(&proxy, listener, &shutdown).await;
+    tasks.stop().await;
+    tokio::task::spawn_blocking(move || log.close())
+        .await
+        .context("cannot flush the access log")
+}
+
+async fn serve(proxy: &Arc<Proxy>, listener: TcpListener, shutdown: &Shutdown) {
+    let limits = Limits {
+        grace: proxy.timeouts.grace,
+        ..Limits::default()
+    };
+    let make = |client| {
+        let proxy = Arc::clone(proxy);
+        service_fn(move |request| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.answer(request, client).await) }
+        })
+    };
+    service::http::serve(listener, make, limits, shutdown.clone()).await;
+    // The grace is over: break off what is still under way, and give it a moment to be logged.
+    proxy.cut.cancel();
+    let deadline = tokio::time::Instant::now() + limits::CUT_TIMEOUT;
+    while proxy.metrics.in_flight.get() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn join(targets: &[Target]) -> String {
+    let names: Vec<String> = targets.iter().map(Target::to_string).collect();
+    names.join(", ")
+}

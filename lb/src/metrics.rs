@@ -1,0 +1,118 @@
+//! What the load balancer counts. Counters used on every request are looked up once, at start.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use service::metrics::Metrics;
+
+use crate::rate_limit::Scope;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabels {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScopeLabels {
+    scope: &'static str,
+}
+
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+
+#[derive(Debug)]
+pub(crate) struct LbMetrics {
+    classes: [Counter; CLASSES.len()],
+    picks: Family<BackendLabels, Counter>,
+    limited: Family<ScopeLabels, Counter>,
+    /// Requests sent a second time after they had reached a gateway that then broke off.
+    pub(crate) retries: Counter,
+    pub(crate) ejections: Counter,
+    /// Requests whose answer has not ended.
+    pub(crate) in_flight: Gauge,
+    pub(crate) backends: Gauge,
+    pub(crate) connects: Counter,
+    /// Seconds from sending a request to the head of its answer.
+    pub(crate) upstream_seconds: Histogram,
+    pub(crate) access_dropped: Counter,
+}
+
+impl LbMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let requests = metrics.register(
+            "requests",
+            "Requests answered, by class of status",
+            Family::<ClassLabels, Counter>::default(),
+        );
+        Self {
+            classes: CLASSES.map(|class| requests.get_or_create(&ClassLabels { class }).clone()),
+            picks: metrics.register(
+                "backend_picks",
+                "Requests given to each gateway address",
+                Family::default(),
+            ),
+            limited: metrics.register("rate_limited", "Requests refused by a rate limit", Family::default()),
+            retries: metrics.register(
+                "retries",
+                "Requests sent again after a gateway broke off",
+                Counter::default(),
+            ),
+            ejections: metrics.register(
+                "ejections",
+                "Times a gateway was skipped because it took no connection",
+                Counter::default(),
+            ),
+            in_flight: metrics.register("in_flight", "Requests whose answer has not ended", Gauge::default()),
+            backends: metrics.register("backends", "Gateway addresses known", Gauge::default()),
+            connects: metrics.register(
+                "upstream_connects",
+                "Connections opened to gateways",
+                Counter::default(),
+            ),
+            upstream_seconds: metrics.latency("upstream_seconds", "Seconds until the head of a gateway's answer"),
+            access_dropped: metrics.register(
+                "access_log_dropped",
+                "Access log lines dropped because their reader was too slow",
+                Counter::default(),
+            ),
+        }
+    }
+
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100);
+        self.classes[if (1..=5).contains(&class) { class - 1 } else { 5 }].inc();
+    }
+
+    pub(crate) fn limited(&self, scope: Scope) {
+        let scope = match scope {
+            Scope::Global => "global",
+            Scope::Client => "client",
+        };
+        self.limited.get_or_create(&ScopeLabels { scope }).inc();
+    }
+
+    /// The counter of one gateway address.
+    pub(crate) fn picks(&self, backend: SocketAddr) -> Counter {
+        self.picks
+            .get_or_create(&BackendLabels {
+                backend: backend.to_string(),
+            })
+            .clone()
+    }
+
+    /// Forgets an address that is gone, so that addresses that come and go do not add up.
+    pub(crate) fn forget(&self, backend: SocketAddr) {
+        self.picks.remove(&BackendLabels {
+            backend: backend.to_string(),
+        });
+    }
+}

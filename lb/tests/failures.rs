@@ -1,0 +1,307 @@
+//! Gateways that stop, stall, lie and come back: what fails, what is repeated, and what must not be.
+
+#![allow(clippy::unwrap_used, reason = "a panic here is the report")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use futures_util::{StreamExt, stream};
+use lb::{Lookup, Resolver, Target};
+use support::{Gateway, Lb, nobody, raw_gateway, read_head, until};
+use tokio::io::AsyncWriteExt;
+
+/// Answers every request with its name.
+async fn named(name: &'static str) -> Gateway {
+    Gateway::start(Router::new().fallback(any(move || async move { name }))).await
+}
+
+async fn three() -> [Gateway; 3] {
+    [named("a").await, named("b").await, named("c").await]
+}
+
+fn addrs(gateways: &[Gateway]) -> Vec<SocketAddr> {
+    gateways.iter().map(|gateway| gateway.addr).collect()
+}
+
+/// Reads a request on each connection and hangs up; counts them.
+async fn hangs_up(requests: Arc<AtomicUsize>) -> SocketAddr {
+    raw_gateway(move |_, mut stream| {
+        let requests = Arc::clone(&requests);
+        async move {
+            if !read_head(&mut stream).await.is_empty() {
+                requests.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await
+}
+
+async fn shares(lb: &Lb, requests: usize) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..requests {
+        let answer = lb.get("/deliveries").await;
+        assert_eq!(answer.status(), 200);
+        *shares.entry(answer.text().await.unwrap()).or_default() += 1;
+    }
+    shares
+}
+
+#[tokio::test]
+async fn each_gateway_gets_its_share() {
+    let gateways = three().await;
+    let lb = Lb::start(&addrs(&gateways), &[]).await;
+    let expected = ["a", "b", "c"].map(|name| (name.to_owned(), 10));
+    assert_eq!(shares(&lb, 30).await, BTreeMap::from(expected));
+    assert_eq!(lb.metric("lb_backends").await, 3);
+    assert_eq!(
+        lb.metric("lb_upstream_connects_total").await,
+        3,
+        "connections are used again"
+    );
+}
+
+#[tokio::test]
+async fn when_one_stops_under_load_nothing_fails() {
+    let [a, b, c] = three().await;
+    let lb = Lb::start(&[a.addr, b.addr, c.addr], &[]).await;
+    // Eight clients, with keys and without bodies, while one gateway stops in the middle.
+    let load = stream::iter(0..600).map(|n: u32| {
+        let lb = &lb;
+        async move {
+            let key = n.to_string();
+            match n % 3 {
+                0 => lb.get("/drones").await.status(),
+                1 => lb.post("/deliveries", Some(&key), "{}").await.status(),
+                _ => lb
+                    .client
+                    .put(format!("{}/x", lb.base))
+                    .body("1")
+                    .send()
+                    .await
+                    .unwrap()
+                    .status(),
+            }
+        }
+    });
+    let mut answers = load.buffer_unordered(8);
+    let (mut done, mut stopping) = (0, Some(c));
+    while let Some(status) = answers.next().await {
+        assert_eq!(status, 200);
+        done += 1;
+        if done == 200
+            && let Some(gateway) = stopping.take()
+        {
+            tokio::spawn(gateway.stop());
+        }
+    }
+    assert_eq!(done, 600);
+    until("it is skipped", async || lb.metric("lb_ejections_total").await >= 1).await;
+}
+
+#[tokio::test]
+async fn any_request_goes_on_when_nothing_was_sent() {
+    let dead = [nobody().await, nobody().await];
+    let alive = named("alive").await;
+    let lb = Lb::start(&[dead[0], dead[1], alive.addr], &[]).await;
+    for _ in 0..12 {
+        let answer = lb.post("/deliveries", None, "{}").await;
+        assert_eq!(
+            (answer.status().as_u16(), answer.text().await.unwrap().as_str()),
+            (200, "alive")
+        );
+    }
+    assert_eq!(lb.metric("lb_retries_total").await, 0);
+}
+
+#[tokio::test]
+async fn only_what_may_arrive_twice_is_repeated_and_only_once() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let bad = [
+        hangs_up(Arc::clone(&requests)).await,
+        hangs_up(Arc::clone(&requests)).await,
+    ];
+    let lb = Lb::start(&bad, &[]).await;
+    let without_key = lb.post("/deliveries", None, "{}").await;
+    assert_eq!(without_key.status(), 502);
+    let body: serde_json::Value = serde_json::from_str(&without_key.text().await.unwrap()).unwrap();
+    assert_eq!(body["outcome"], "unknown");
+    assert!(body["detail"].as_str().unwrap().contains("broke off"), "{body}");
+    assert_eq!(requests.swap(0, Ordering::SeqCst), 1, "never sent again");
+    let with_key = lb.post("/deliveries", Some("k"), "{}").await;
+    assert_eq!(with_key.status(), 502);
+    assert_eq!(requests.swap(0, Ordering::SeqCst), 2, "sent again once, to the other");
+    let get = lb.get("/drones").await;
+    assert_eq!(get.status(), 502);
+    assert!(
+        !get.text().await.unwrap().contains("outcome"),
+        "reading changes nothing"
+    );
+    assert_eq!(requests.swap(0, Ordering::SeqCst), 2);
+    let piece = vec![0_u8; 300_000];
+    let big = stream::iter((0..5).map(move |_| Ok::<_, Infallible>(piece.clone())));
+    let answer = lb.post("/deliveries", Some("k"), reqwest::Body::wrap_stream(big)).await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(
+        requests.load(Ordering::SeqCst),
+        1,
+        "too big to be kept for a repetition"
+    );
+    assert_eq!(lb.metric("lb_retries_total").await, 2);
+}
+
+#[tokio::test]
+async fn a_repetition_carries_the_whole_body() {
+    let bad = hangs_up(Arc::default()).await;
+    let good = Gateway::start(Router::new().fallback(any(|body: String| async move { body }))).await;
+    let lb = Lb::start(&[bad, good.addr], &[]).await;
+    for n in 0..6 {
+        let order = format!("order {n} {}", "x".repeat(10_000));
+        let answer = lb.post("/deliveries", Some("k"), order.clone()).await;
+        assert_eq!(answer.text().await.unwrap(), order);
+    }
+    assert!(lb.metric("lb_retries_total").await >= 2);
+}
+
+#[tokio::test]
+async fn the_only_gateway_may_close_idle_connections() {
+    // Says nothing of closing, answers once, and closes when the next request arrives: the worst moment.
+    let gateway = raw_gateway(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .await;
+        read_head(&mut stream).await;
+    })
+    .await;
+    let lb = Lb::start(&[gateway], &[]).await;
+    for _ in 0..5 {
+        assert_eq!(lb.get("/drones").await.text().await.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_answer_is_504_and_not_repeated() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&requests);
+    let silent = raw_gateway(move |_, mut stream| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async move {
+            read_head(&mut stream).await;
+            read_head(&mut stream).await;
+        }
+    })
+    .await;
+    let lb = Lb::start(&[silent], &["--lb-response-timeout-sec", "0.2"]).await;
+    let answer = lb.get("/drones").await;
+    assert_eq!(answer.status(), 504);
+    assert!(answer.text().await.unwrap().contains("within 0.2 s"));
+    let order = lb.post("/deliveries", Some("k"), "{}").await;
+    assert_eq!(order.status(), 504);
+    assert!(order.text().await.unwrap().contains("\"outcome\":\"unknown\""));
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_is_broken_off() {
+    let gateway = raw_gateway(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+            .await;
+        read_head(&mut stream).await;
+    })
+    .await;
+    let idle = Duration::from_millis(100);
+    let lb = Lb::start_with(&[gateway], &[], |parts| parts.timeouts.response_idle = idle).await;
+    assert!(lb.get("/drones").await.bytes().await.is_err());
+    until("nothing is left", async || lb.metric("lb_in_flight").await == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_within_its_body_is_given_up() {
+    let gateway = named("a").await;
+    let idle = Duration::from_millis(100);
+    let lb = Lb::start_with(&[gateway.addr], &[], |parts| parts.timeouts.request_idle = idle).await;
+    for method in ["PUT", "POST"] {
+        let answer = lb
+            .raw(&format!(
+                "{method} /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\nhalf"
+            ))
+            .await;
+        // A gateway may also answer without waiting for the body, as this one does.
+        assert!(
+            answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 200"),
+            "{method}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_502_and_no_address_is_503() {
+    let lb = Lb::start(&[nobody().await], &[]).await;
+    let answer = lb.get("/drones").await;
+    assert_eq!(answer.status(), 502);
+    assert!(answer.text().await.unwrap().contains("no gateway could be reached"));
+
+    let script = Scripted::default();
+    let resolver = Arc::new(script.clone());
+    let lb = Lb::start_with(
+        &[],
+        &["--target-url", "http://gateway:8000", "--lb-resolve-ttl-sec", "0.02"],
+        move |parts| {
+            parts.resolver = resolver;
+        },
+    )
+    .await;
+    let answer = lb.get("/drones").await;
+    assert_eq!(answer.status(), 503);
+    assert!(
+        answer
+            .text()
+            .await
+            .unwrap()
+            .contains("no address of http://gateway:8000")
+    );
+    assert_eq!(lb.get("/ready").await.status(), 503);
+
+    // A name that grows and shrinks, as `--scale gateway=N` does.
+    let gateways = three().await;
+    for count in [1, 3, 2] {
+        script.0.lock().unwrap().clone_from(&addrs(&gateways[..count]));
+        until("the new addresses are known", async || {
+            lb.metric("lb_backends").await == count as u64
+        })
+        .await;
+        assert_eq!(shares(&lb, count * 4).await.len(), count);
+    }
+    script.0.lock().unwrap().clear();
+    let [_, _, c] = gateways;
+    c.stop().await;
+    assert_eq!(shares(&lb, 8).await.len(), 2, "the last good answer stays");
+}
+
+/// Answers what the test says; nothing is a failure.
+#[derive(Clone, Default)]
+struct Scripted(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Resolver for Scripted {
+    fn resolve<'a>(&'a self, _: &'a Target) -> Lookup<'a> {
+        Box::pin(async {
+            let addrs = self.0.lock().unwrap().clone();
+            if addrs.is_empty() {
+                Err(io::Error::other("no DNS today"))
+            } else {
+                Ok(addrs)
+            }
+        })
+    }
+}
