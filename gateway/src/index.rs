@@ -1,0 +1,217 @@
+//! `deliveries_index`: the newest 1,000 delivery ids, each at most once, for scripts that read them.
+//!
+//! Promises: an accepted order is in the index within 100 ms while the KV is well; orders never wait for it; several gateways add to the one
+//! list without losing each other's ids. The document never grows beyond 1,000 ids, however many orders there are.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use domain::keys::{DELIVERIES_INDEX, DELIVERIES_INDEX_MAX};
+use kv_client::{Kv, KvError, Swap, Version};
+use rand::RngExt;
+use serde_json::Value;
+use service::{Heartbeat, Shutdown};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+/// How long ids gather before they are written together.
+const GATHER: Duration = Duration::from_millis(20);
+/// Middle of the first pause after a failed write; doubles each time, with ±50 % of jitter, because gateways race for the key.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(1_000);
+/// Without orders, this often the loop says that it is well.
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+/// At the end, how long ids that are not yet written may still be.
+const FLUSH_FOR: Duration = Duration::from_millis(1_500);
+
+/// Ids to be added. Keeps the newest 1,000: older ones would fall out of the index anyway.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IndexQueue(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    ids: Mutex<VecDeque<String>>,
+    added: Notify,
+}
+
+impl IndexQueue {
+    /// Never waits.
+    pub(crate) fn push(&self, id: String) {
+        let mut ids = self.lock();
+        if ids.len() >= DELIVERIES_INDEX_MAX {
+            ids.pop_front();
+        }
+        ids.push_back(id);
+        drop(ids);
+        self.0.added.notify_one();
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        self.lock().iter().cloned().collect()
+    }
+
+    fn remove(&self, written: &[String]) {
+        let written: BTreeSet<&String> = written.iter().collect();
+        self.lock().retain(|id| !written.contains(id));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        // Whole after every operation, so a poisoned lock is still good.
+        self.0.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes ids as they come, until `drained` is signalled; then those that still wait, within [`FLUSH_FOR`].
+pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shutdown) {
+    let mut writer = Writer { kv, known: None };
+    let mut pause = FIRST_PAUSE;
+    beat.ok();
+    loop {
+        tokio::select! {
+            () = queue.0.added.notified() => sleep(GATHER).await,
+            () = sleep(BEAT_EVERY) => {}
+            () = drained.stopped() => break,
+        }
+        loop {
+            let ids = queue.waiting();
+            if ids.is_empty() {
+                beat.ok();
+                break;
+            }
+            match writer.add(&ids).await {
+                Ok(true) => {
+                    queue.remove(&ids);
+                    pause = FIRST_PAUSE;
+                    continue;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    beat.failed(&error);
+                    tracing::debug!(%error, waiting = ids.len(), "{DELIVERIES_INDEX} could not be written");
+                }
+            }
+            let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.5));
+            if !drained.sleep(jittered).await {
+                break;
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+    let deadline = Instant::now() + FLUSH_FOR;
+    while Instant::now() < deadline {
+        let ids = queue.waiting();
+        if ids.is_empty() {
+            return;
+        }
+        if writer.add(&ids).await.is_ok_and(|done| done) {
+            queue.remove(&ids);
+        } else {
+            sleep(FIRST_PAUSE).await;
+        }
+    }
+}
+
+/// Adds ids by compare-and-swap.
+struct Writer {
+    kv: Kv,
+    /// The list and its version as last seen; the outer `None`: not known, read first.
+    known: Option<(Vec<String>, Option<Version>)>,
+}
+
+impl Writer {
+    /// True when the ids are in the list now, false when somebody else was quicker: then try again.
+    async fn add(&mut self, ids: &[String]) -> Result<bool, KvError> {
+        let (list, version) = match self.known.take() {
+            Some(known) => known,
+            None => read(
+                self.kv
+                    .get::<Value>(DELIVERIES_INDEX)
+                    .await?
+                    .map(|item| (item.value, item.version)),
+            ),
+        };
+        let merged = merge(&list, ids);
+        if merged == list && version.is_some() {
+            self.known = Some((list, version));
+            return Ok(true);
+        }
+        // After an unknown outcome `known` stays empty, so the next attempt reads what became of this one.
+        match self
+            .kv
+            .cas_version(DELIVERIES_INDEX, version.as_ref(), &merged, None)
+            .await?
+        {
+            Swap::Done(version) => {
+                self.known = Some((merged, Some(version)));
+                Ok(true)
+            }
+            refused => {
+                let found = refused.found::<Value>(DELIVERIES_INDEX)?;
+                self.known = Some(read(found.map(|item| (item.value, item.version))));
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// The ids in the stored value; what is no list of texts is replaced.
+fn read(found: Option<(Value, Version)>) -> (Vec<String>, Option<Version>) {
+    let Some((value, version)) = found else {
+        return (Vec::new(), None);
+    };
+    let list = serde_json::from_value(value).unwrap_or_else(|error| {
+        tracing::warn!(%error, "{DELIVERIES_INDEX} in the KV is not a list of ids and is replaced");
+        Vec::new()
+    });
+    (list, Some(version))
+}
+
+/// Both lists' ids, each once, oldest first, the newest [`DELIVERIES_INDEX_MAX`] of them. Ids are UUIDv7: their order is their age.
+fn merge(list: &[String], ids: &[String]) -> Vec<String> {
+    let all: BTreeSet<&String> = list.iter().chain(ids).collect();
+    let excess = all.len().saturating_sub(DELIVERIES_INDEX_MAX);
+    all.into_iter().skip(excess).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, proptest};
+
+    use super::*;
+
+    fn ids(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+        numbers.into_iter().map(|number| format!("{number:06}")).collect()
+    }
+
+    #[test]
+    fn a_merge_keeps_the_newest_each_once() {
+        assert_eq!(merge(&ids([1, 3]), &ids([3, 2])), ids([1, 2, 3]));
+        assert_eq!(merge(&ids(0..1_000), &ids([1_000, 1_001])), ids(2..1_002));
+        assert_eq!(
+            merge(&ids(5..1_005), &ids([1])),
+            ids(5..1_005),
+            "older than all of a full list"
+        );
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let queue = IndexQueue::default();
+        ids(0..1_500).into_iter().for_each(|id| queue.push(id));
+        assert_eq!(queue.waiting(), ids(500..1_500));
+        queue.remove(&ids(0..1_400));
+        assert_eq!(queue.waiting(), ids(1_400..1_500));
+    }
+
+    proptest! {
+        #[test]
+        fn merging_in_any_order_gives_one_result(a in proptest::collection::vec(0..2_000_usize, 0..40), b in proptest::collection::vec(0..2_000_usize, 0..40)) {
+            let (a, b) = (ids(a), ids(b));
+            let one = merge(&merge(&[], &a), &b);
+            prop_assert!(one == merge(&merge(&[], &b), &a));
+            prop_assert!(one.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Putting the parts together, and taking them apart in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bus::{Bus, Rabbit, Topic};
+use kv_client::{Kv, Options};
+use service::http::{Limits, serve_router, with_common_routes};
+use service::metrics::Metrics;
+use service::{Shutdown, Tasks};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, OrderCounters, system_clock};
+use crate::config::Config;
+use crate::hints::{self, HintSender};
+use crate::index::{self, IndexQueue};
+use crate::keep::{self, KeepSender};
+use crate::listing::Lists;
+use crate::routes::{ORDER_MAX_BYTES, routes};
+use crate::stats::{self, Stats};
+use crate::status::{self, Recent};
+use crate::zones::Zones;
+
+/// Longest wait for one KV call: a request has two seconds in all.
+const KV_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the zones are read, which is also how the gateway knows that the KV is there.
+const KV_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// After this long without an answer from the KV the gateway is not ready.
+const KV_MAX_SILENCE: Duration = Duration::from_secs(5);
+/// After this long without a written index (or counts) the gateway is not ready. Longer than the KV's: they only fail with it.
+const LOOP_MAX_SILENCE: Duration = Duration::from_secs(60);
+/// For loops whose failures do not keep the gateway from its work; they show in `/ready` all the same.
+const NEVER: Duration = Duration::MAX;
+/// Longest wait for RabbitMQ's connection to close.
+const BUS_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Serves until `shutdown`, with RabbitMQ (`config.rabbit_url`) as the bus.
+///
+/// # Errors
+/// When a setting cannot be used. That KV or broker are away is no error.
+pub async fn run_with_rabbit(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    // Its own token: the bus ends after the last hint, not with the signal.
+    let end = CancellationToken::new();
+    let rabbit = Rabbit::connect(&config.rabbit_url, end.clone()).context("RABBIT_URL (--rabbit-url)")?;
+    let result = run(config, listener, Arc::<Rabbit>::clone(&rabbit), shutdown).await;
+    end.cancel();
+    if tokio::time::timeout(BUS_CLOSE_TIMEOUT, rabbit.closed()).await.is_err() {
+        tracing::debug!("the connection to RabbitMQ did not close in time");
+    }
+    result
+}
+
+/// Serves until `shutdown`; then answers what is under way, writes what waits for the index, and returns.
+///
+/// # Errors
+/// When a setting cannot be used. That KV or broker are away is no error.
+pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutdown: Shutdown) -> anyhow::Result<()> {
+    let options = Options {
+        request_timeout: KV_TIMEOUT,
+        ..Options::default()
+    };
+    let kv = Kv::new(&config.kv_url, options).context("KV_URL (--kv-url)")?;
+    let metrics = Metrics::new("gateway");
+    let tasks = Tasks::new(shutdown.clone());
+    // Signalled once no order can arrive any more.
+    let drained = Shutdown::new();
+    let clock = system_clock();
+    let (hint_sender, hint_queue) = HintSender::new(&metrics);
+    let (keep_sender, keep_queue) = KeepSender::new();
+    let app = Arc::new(App {
+        zones: Zones::new(kv.clone(), config.grid_rows, config.grid_cols).context("GRID_ROWS, GRID_COLS")?,
+        lists: Lists::new(),
+        stats: Stats::new(),
+        recent: Recent::new(&metrics),
+        hints: hint_sender.clone(),
+        index: IndexQueue::default(),
+        keep: keep_sender,
+        counters: OrderCounters::new(&metrics),
+        clock: Arc::clone(&clock),
+        kv: kv.clone(),
+    });
+
+    tasks.spawn("kv", KV_MAX_SILENCE, |beat, shutdown| {
+        let app = Arc::clone(&app);
+        async move {
+            loop {
+                match app.zones.load().await {
+                    Ok(_) => beat.ok(),
+                    Err(error) => beat.failed(error),
+                }
+                if !shutdown.sleep(KV_CHECK_EVERY).await {
+                    return;
+                }
+            }
+        }
+    });
+    let requests = Topic::work(config.delivery_req_queue);
+    let statuses = Topic::broadcast(config.delivery_status_queue);
+    let queue = app.index.clone();
+    tasks.spawn("index", LOOP_MAX_SILENCE, |beat, _| {
+        index::run(kv.clone(), queue, beat, drained.clone())
+    });
+    tasks.spawn("hints", NEVER, |beat, _| {
+        hints::run(
+            Arc::clone(&bus),
+            requests,
+            hint_sender,
+            hint_queue,
+            beat,
+            drained.clone(),
+        )
+    });
+    tasks.spawn("idempotency keys", NEVER, |beat, _| {
+        keep::run(kv, keep_queue, beat, drained.clone())
+    });
+    let recent = app.recent.clone();
+    tasks.spawn("delivery status", NEVER, |beat, shutdown| {
+        status::run(bus, statuses, recent, clock, beat, shutdown)
+    });
+    tasks.spawn("stats", LOOP_MAX_SILENCE, |beat, shutdown| {
+        stats::run(Arc::clone(&app), beat, shutdown)
+    });
+
+    let router = with_common_routes(routes(app), tasks.clone(), metrics, ORDER_MAX_BYTES);
+    serve_router(listener, router, Limits::default(), shutdown).await;
+    drained.stop();
+    tasks.stop().await;
+    Ok(())
+}
