@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use prometheus_client::metrics::counter::Counter;
+use register::HlcTime;
+use register::ballot::SkewError;
 use service::http::{Limits, serve_router};
 use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
@@ -12,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::clock::{WallClock, system_clock};
 use crate::config::Config;
 use crate::http;
-use crate::storage::{CacheLimits, OpenError, Store, StoreMetrics, StoreOptions};
+use crate::storage::{CacheLimits, OpenError, Store, StoreMetrics, StoreOptions, Trouble};
 
 /// How often the storage's health line is renewed, and a failing disk is tried again.
 const STORAGE_CHECK_EVERY: Duration = Duration::from_millis(250);
@@ -25,6 +28,7 @@ const STORAGE_SILENCE_MAX: Duration = Duration::from_secs(1);
 pub struct Node {
     store: Store,
     metrics: Metrics,
+    skew_refusals: Counter,
     max_value_bytes: usize,
 }
 
@@ -46,9 +50,15 @@ impl Node {
             metrics: StoreMetrics::new(&metrics),
         };
         let store = Store::open(&config.db_file, options)?;
+        let skew_refusals = metrics.register(
+            "skew_refusals",
+            "Messages whose clock was too far ahead",
+            Counter::default(),
+        );
         Ok(Self {
             store,
             metrics,
+            skew_refusals,
             max_value_bytes: config.max_value_bytes,
         })
     }
@@ -57,6 +67,16 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Merges a sender's clock into the node's.
+    ///
+    /// # Errors
+    /// When it is too far ahead. It is counted, because many of them mean that one of the clocks is wrong.
+    pub fn observe(&self, sender: HlcTime) -> Result<(), SkewError> {
+        self.store.clock().observe(sender).inspect_err(|_| {
+            self.skew_refusals.inc();
+        })
     }
 
     /// Largest value taken, in bytes of JSON text.
@@ -74,7 +94,8 @@ impl Node {
                 // A node that nobody writes to would stay unwell for ever without trying by itself.
                 let health = match store.trouble() {
                     None => Ok(()),
-                    Some(_) => store.probe().await,
+                    Some(Trouble::Failing(_)) => store.probe().await.map_err(|error| error.to_string()),
+                    Some(hanging @ Trouble::Hanging(_)) => Err(hanging.to_string()),
                 };
                 match health {
                     Ok(()) => heartbeat.ok(),

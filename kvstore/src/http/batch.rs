@@ -10,7 +10,7 @@ use kv_api::{BatchAnswer, BatchBody, BatchOp, CasBody, PutBody};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
-use service::http::{ApiError, Json};
+use service::http::{ApiError, Json, detached};
 use tokio::task::JoinSet;
 
 use super::ops;
@@ -28,12 +28,17 @@ pub(super) async fn batch(
         let detail = format!("ops: {count} operations; at most {} are taken", kv_api::MAX_BATCH_OPS);
         return Err(ApiError::too_large(detail));
     }
-    let results = if body.ordered {
-        ordered(&node, body.ops).await
-    } else {
-        side_by_side(&node, body.ops).await?
-    };
-    Ok(Json(BatchAnswer { results }))
+    // To its end even when the client hangs up: the operations of an ordered batch belong together.
+    let results = detached(async move {
+        if body.ordered {
+            Ok(ordered(&node, body.ops).await)
+        } else {
+            side_by_side(&node, body.ops).await
+        }
+    });
+    Ok(Json(BatchAnswer {
+        results: results.await?,
+    }))
 }
 
 async fn ordered(node: &Node, ops: Vec<BatchOp>) -> Vec<Value> {
@@ -62,7 +67,6 @@ async fn side_by_side(node: &Arc<Node>, ops: Vec<BatchOp>) -> Result<Vec<Value>,
             .or_default()
             .push((place, op));
     }
-    // A client that hangs up drops the set: what the writer has is still done, the rest is not begun.
     let mut running = JoinSet::new();
     for ops in by_target.into_values() {
         let node = Arc::clone(node);

@@ -50,9 +50,7 @@ pub(super) async fn exchange(
         .map(|(_, request)| newest(request))
         .fold(envelope.clock, HlcTime::max);
     let store = node.store();
-    store
-        .clock()
-        .observe(latest)
+    node.observe(latest)
         .map_err(|error| ApiError::conflict(error.to_string()))?;
 
     // Reads do not wait for the writer; where each answer belongs is kept aside.
@@ -110,9 +108,7 @@ pub(super) async fn page(
 ) -> Result<Response, ApiError> {
     let request: PageRequest = decode(&read_body(body)?)?;
     let store = node.store();
-    store
-        .clock()
-        .observe(request.clock)
+    node.observe(request.clock)
         .map_err(|error| ApiError::conflict(error.to_string()))?;
     let limit = usize::try_from(request.limit)
         .unwrap_or(usize::MAX)

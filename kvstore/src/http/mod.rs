@@ -7,6 +7,8 @@ mod batch;
 mod internal;
 mod ops;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -130,9 +130,7 @@ async fn put_replica(
         return Err(ApiError::invalid(detail));
     }
     let store = node.store();
-    store
-        .clock()
-        .observe(time)
+    node.observe(time)
         .map_err(|error| ApiError::conflict(error.to_string()))?;
     // The hasher's keys are fixed, so equal values get equal ballots on every node.
     let incarnation = BuildHasherDefault::<DefaultHasher>::new().hash_one((envelope.data.get(), body.fence));

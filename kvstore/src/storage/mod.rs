@@ -16,6 +16,7 @@
 //! - `reader`: the read connections, pages. - `cache`: the LRU.
 
 mod cache;
+mod health;
 mod metrics;
 mod open;
 mod reader;
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 pub use cache::CacheLimits;
+pub use health::Trouble;
 pub use metrics::StoreMetrics;
 pub use open::OpenError;
 pub use reader::MAX_PAGE_BYTES;
@@ -45,6 +47,7 @@ pub use rows::Stored;
 pub use view::Progress;
 
 use crate::clock::{NodeClock, WallClock};
+use health::Health;
 use reader::Readers;
 use view::View;
 use writer::{Job, Writer};
@@ -131,7 +134,7 @@ pub struct Store {
     readers: Readers,
     clock: NodeClock,
     metrics: StoreMetrics,
-    trouble: Arc<Mutex<Option<String>>>,
+    health: Arc<Health>,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -161,14 +164,15 @@ impl Store {
                 "this machine's clock is behind what this node has stored; writes may be refused as skewed"
             );
         }
-        let trouble = Arc::default();
+        options.metrics.show_records(node.records, node.hints);
+        let health = Arc::default();
         let writer = Writer {
             connection: opened.writer,
             node,
             view: Arc::clone(&view),
             clock: clock.clone(),
             metrics: options.metrics.clone(),
-            trouble: Arc::clone(&trouble),
+            health: Arc::clone(&health),
             _lock: opened.lock,
         };
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
@@ -183,7 +187,7 @@ impl Store {
             readers,
             clock,
             metrics: options.metrics,
-            trouble,
+            health,
             writer,
         })
     }
@@ -206,10 +210,10 @@ impl Store {
         self.view.progress()
     }
 
-    /// Why the last commit failed; `None` when it succeeded.
+    /// What is wrong with the disk; `None` when the last commit succeeded and none hangs.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.health.trouble()
     }
 
     /// What the node holds of keys, in their order: from the cache, else from one snapshot of the database. Never waits for the writer.
@@ -338,6 +342,12 @@ impl Store {
             // Joining blocks; a panic in the thread was logged by the panic hook.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+
+    /// Runs statements on the writer's connection: how tests break a disk.
+    #[cfg(test)]
+    pub(crate) async fn sql(&self, sql: &'static str) {
+        self.ask(|answer| Job::Sql { sql, answer }).await.unwrap();
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job) -> Result<T, StoreError> {

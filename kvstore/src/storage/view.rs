@@ -213,10 +213,10 @@ mod tests {
 
     fn schedules() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            4 => (0usize..4, 0u8..5).prop_map(|(reader, key)| Step::LookUp { reader, key }),
-            4 => (0usize..4).prop_map(|reader| Step::ReadRow { reader }),
-            4 => (0usize..4).prop_map(|reader| Step::Fill { reader }),
-            3 => proptest::collection::vec(0u8..5, 1..3).prop_map(|keys| Step::Begin { keys }),
+            4 => (0usize..3, 0u8..3).prop_map(|(reader, key)| Step::LookUp { reader, key }),
+            4 => (0usize..3).prop_map(|reader| Step::ReadRow { reader }),
+            4 => (0usize..3).prop_map(|reader| Step::Fill { reader }),
+            3 => proptest::collection::vec(0u8..3, 1..3).prop_map(|keys| Step::Begin { keys }),
             3 => Just(Step::Commit),
             3 => Just(Step::Publish),
             1 => Just(Step::Abort),
@@ -239,9 +239,9 @@ mod tests {
             let progress = Progress { commit: 0, floor: Ballot::ZERO };
             let view = View::new(CacheLimits { items, bytes: usize::MAX }, progress);
             let name = |key: u8| Key::data(&key.to_string());
-            let mut database: HashMap<u8, u64> = (0..5).map(|key| (key, 0)).collect();
+            let mut database: HashMap<u8, u64> = (0..3).map(|key| (key, 0)).collect();
             let mut seen: HashMap<u8, u64> = HashMap::new();
-            let mut readers = vec![Reader::default(); 4];
+            let mut readers = vec![Reader::default(); 3];
             let mut next_commit = 1;
             // Keys, and whether the commit has happened.
             let mut writing: Option<(Vec<u8>, bool)> = None;

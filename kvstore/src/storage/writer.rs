@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use register::change::{self, Answer, Command};
@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::health::Health;
 use super::metrics::StoreMetrics;
 use super::rows::{self, NodeRow, Stored};
 use super::view::{Progress, View};
@@ -81,6 +82,13 @@ enum CommitError {
     Unknown(String),
 }
 
+impl CommitError {
+    fn reason(&self) -> &str {
+        let (Self::Nothing(reason) | Self::Unknown(reason)) = self;
+        reason
+    }
+}
+
 /// An answer that waits for the commit.
 enum Waiting {
     Decide(Vec<Reply>, oneshot::Sender<Result<Vec<Reply>, StoreError>>),
@@ -134,8 +142,8 @@ pub(crate) struct Writer {
     pub(crate) view: Arc<View>,
     pub(crate) clock: NodeClock,
     pub(crate) metrics: StoreMetrics,
-    /// Why the last commit failed; none after one that succeeded.
-    pub(crate) trouble: Arc<Mutex<Option<String>>>,
+    /// Told of every commit.
+    pub(crate) health: Arc<Health>,
     /// Keeps other processes out for as long as the thread may write.
     pub(crate) _lock: File,
 }
@@ -143,7 +151,6 @@ pub(crate) struct Writer {
 impl Writer {
     /// Works until told to stop, or until every sender is gone.
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        self.metrics.show_records(self.node.records, self.node.hints);
         let mut batch = Vec::new();
         while let Some(first) = jobs.blocking_recv() {
             let mut weight = first.weight();
@@ -208,7 +215,7 @@ impl Writer {
                     })));
                 }
                 #[cfg(test)]
-                Job::Panic { .. } => panic!("on purpose"),
+                Job::Panic { answer } => panic!("on purpose, {answer:?} dropped"),
             }
         }
         let (node, keys) = (batch.node, batch.keys);
@@ -217,19 +224,19 @@ impl Writer {
         if !changes.is_empty() {
             #[expect(clippy::cast_precision_loss, reason = "a metric")]
             self.metrics.batch_requests.observe(weight as f64);
-            result = self.commit(node, changes);
-            self.note(&result);
+            let health = Arc::clone(&self.health);
+            result = health.commit(&self.metrics.clone(), CommitError::reason, || {
+                self.commit(node, changes)
+            });
         } else if !probes.is_empty() {
-            result = self.fence();
-            self.note(&result);
+            let health = Arc::clone(&self.health);
+            result = health.commit(&self.metrics.clone(), CommitError::reason, || self.fence());
         }
         for answer in probes {
-            let outcome = match &result {
-                Ok(()) => Ok(()),
-                Err(CommitError::Nothing(reason) | CommitError::Unknown(reason)) => {
-                    Err(StoreError::Failed { reason: reason.clone() })
-                }
+            let failed = |error: &CommitError| StoreError::Failed {
+                reason: error.reason().to_owned(),
             };
+            let outcome = result.as_ref().map_err(failed).copied();
             drop(answer.send(outcome));
         }
         for answer in waiting {
@@ -317,29 +324,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps the reason for `/ready`, and counts.
-    fn note(&self, result: &Result<(), CommitError>) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(()) => {
-                self.metrics.transactions.inc();
-                if trouble.take().is_some() {
-                    tracing::info!("the database can be written again");
-                }
-            }
-            Err(CommitError::Nothing(reason) | CommitError::Unknown(reason)) => {
-                self.metrics.failures.inc();
-                if trouble.is_none() {
-                    tracing::error!(%reason, "writes fail; reads go on");
-                }
-                *trouble = Some(reason.clone());
-            }
-        }
-    }
-
     /// Starts again from what the database holds.
     fn recover_from_panic(&mut self) {
         tracing::error!("the storage writer panicked; its batch is answered as unknown");
+        self.health.reset();
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {

@@ -1,0 +1,181 @@
+//! Local changes, the clock, pages, damaged rows.
+
+use super::*;
+
+#[tokio::test]
+async fn local_changes_pass_promises_of_others() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let key = Key::data("a");
+    // A coordinator whose clock runs a little ahead of ours was promised this key.
+    let ahead = Ballot {
+        time: HlcTime::from_unix_ms(store.clock().now_unix_ms() + 400),
+        incarnation: 1,
+    };
+    one(&store, &key, Request::Prepare { ballot: ahead }).await;
+    let put = |text: &str| Command::Put {
+        value: text.into(),
+        ttl_ms: None,
+        fence: None,
+    };
+    let answer = store.change(key.clone(), put("1"), RequestId(1)).await.unwrap();
+    assert!(
+        matches!(answer, Answer::Written { version } if version > ahead),
+        "{answer:?}"
+    );
+    assert_eq!(value(&held(&store, &key).await), Some("1"));
+    // One further ahead than the bound is not followed.
+    let far = Ballot {
+        time: HlcTime::from_unix_ms(store.clock().now_unix_ms() + 5_000),
+        incarnation: 1,
+    };
+    one(&store, &key, Request::Prepare { ballot: far }).await;
+    assert!(matches!(
+        store.change(key.clone(), put("2"), RequestId(2)).await,
+        Err(StoreError::Skew(_))
+    ));
+    assert_eq!(value(&held(&store, &key).await), Some("1"));
+}
+
+#[tokio::test]
+async fn the_clock_never_runs_back_over_a_restart() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let put = Command::Put {
+        value: "1".into(),
+        ttl_ms: None,
+        fence: None,
+    };
+    let Answer::Written { version } = store.change(Key::data("a"), put, RequestId(1)).await.unwrap() else {
+        panic!()
+    };
+    store.close().await;
+    let mut options = bench.options();
+    // Meanwhile the wall clock was set back by an hour.
+    let behind = version.time.unix_ms() - 3_600_000;
+    options.wall = Arc::new(move || behind);
+    let store = Store::open(&bench.path(), options).unwrap();
+    assert!(store.clock().ballot() > version);
+}
+
+#[tokio::test]
+async fn pages_walk_keys_both_ways_and_hints_by_commit() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let names = ["a", "a:1", "a:2", "a:3", "b", "a\u{10FFFF}x"];
+    let requests = names.iter().map(|name| (Key::data(name), hint(1, "1"))).collect();
+    store.decide(requests).await.unwrap();
+    store
+        .decide(vec![(Key::lock("a:1"), accept(1, "1")), (Key::data("a"), hint(2, "2"))])
+        .await
+        .unwrap();
+    let keys = |prefix: &str, after: Option<&str>, reverse, limit| {
+        let list = List::Keys {
+            prefix: prefix.to_owned(),
+            after: after.map(str::to_owned),
+            reverse,
+        };
+        let store = store.clone();
+        async move {
+            let page = store.page(list, limit).await.unwrap();
+            let names: Vec<String> = page
+                .records
+                .iter()
+                .map(|record| record.key.as_text().to_owned())
+                .collect();
+            (names.join(" "), page.end)
+        }
+    };
+    assert_eq!(keys("da:", None, false, 2).await, ("da:1 da:2".to_owned(), false));
+    assert_eq!(keys("da:", Some("da:2"), false, 2).await, ("da:3".to_owned(), true));
+    assert_eq!(keys("da:", None, true, 2).await, ("da:3 da:2".to_owned(), false));
+    assert_eq!(keys("da:", Some("da:2"), true, 2).await, ("da:1".to_owned(), true));
+    assert_eq!(
+        keys("da:", Some("d"), false, 9).await,
+        ("da:1 da:2 da:3".to_owned(), true),
+        "after below the prefix"
+    );
+    assert_eq!(
+        keys("da:", Some("db"), false, 9).await,
+        (String::new(), true),
+        "after above the prefix"
+    );
+    assert_eq!(keys("da:", Some("db"), true, 1).await, ("da:3".to_owned(), false));
+    assert_eq!(keys("da:", Some("d"), true, 9).await, (String::new(), true));
+    assert_eq!(
+        keys("d", None, false, 9).await,
+        ("da da:1 da:2 da:3 da\u{10FFFF}x db".to_owned(), true)
+    );
+    assert_eq!(keys("", None, true, 2).await, ("la:1 db".to_owned(), false));
+
+    // One transaction made them, yet a page may end between any two.
+    let mut after_commit = 0;
+    let mut seen = Vec::new();
+    loop {
+        let page = store.page(List::Hints { after_commit }, 2).await.unwrap();
+        seen.extend(page.records.iter().map(|record| record.key.name().to_owned()));
+        let Some(last) = page.records.last() else { break };
+        after_commit = last.commit;
+        if page.end {
+            break;
+        }
+    }
+    assert_eq!(
+        seen,
+        ["a:1", "a:2", "a:3", "b", "a\u{10FFFF}x", "a"],
+        "the rewritten one comes last"
+    );
+}
+
+#[tokio::test]
+async fn pages_end_early_when_values_are_large() {
+    let bench = Bench::new();
+    let store = bench.open();
+    let large = format!("\"{}\"", "x".repeat(1 << 20));
+    let requests = (0..6)
+        .map(|number| (Key::data(&number.to_string()), accept(1, &large)))
+        .collect();
+    store.decide(requests).await.unwrap();
+    let list = List::Keys {
+        prefix: "d".to_owned(),
+        after: None,
+        reverse: false,
+    };
+    let page = store.page(list, 100).await.unwrap();
+    assert!(!page.end && page.records.len() == 4, "{} records", page.records.len());
+    // What a page is sent as stays well below what a client takes.
+    let reply = PageReply {
+        clock: HlcTime::ZERO,
+        floor: page.floor,
+        incarnation: 1,
+        records: page.records,
+        end: page.end,
+    };
+    assert!(postcard::to_stdvec(&reply).unwrap().len() < 2 * MAX_PAGE_BYTES);
+}
+
+#[tokio::test]
+async fn a_damaged_row_fails_its_own_key_only() {
+    let bench = Bench::new();
+    let store = bench.open();
+    one(&store, &Key::data("good"), accept(1, "1")).await;
+    store
+        .sql("INSERT INTO records (key, commit_number, accepted, fence) VALUES ('dbad', 9, x'01', 0)")
+        .await;
+    let found = store.read(&[Key::data("bad"), Key::data("good")]).await;
+    assert!(
+        matches!(&found[0], Err(StoreError::Failed { reason }) if reason.contains("bad")),
+        "{found:?}"
+    );
+    assert_eq!(value(found[1].as_ref().unwrap()), Some("1"));
+    let replies = store
+        .decide(vec![
+            (Key::data("bad"), accept(2, "2")),
+            (Key::data("good"), accept(2, "2")),
+        ])
+        .await;
+    assert!(matches!(
+        replies.unwrap()[..],
+        [Reply::Failed { .. }, Reply::Accepted { .. }]
+    ));
+}
