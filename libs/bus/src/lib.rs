@@ -3,12 +3,12 @@
 //! Everything sent over the bus is a *hint*: losing one, or the broker for an hour, may delay a delivery and must never lose it.
 //! The KV holds the truth. So publishing fails fast while the broker is away, and a subscription simply waits until it is back.
 //!
-//! Both transports, [`InProcess`] and [`Rabbit`], promise the same and pass the same tests (`tests/contract.rs`):
+//! Both transports, [`InProcess`] and [`Rabbit`], promise the same and pass the same tests (`tests/contract/`):
 //!
 //! - A [`Fanout::Work`] topic keeps its messages until a subscriber has answered them, at most [`limits::WORK_QUEUE_MAX`]; beyond
-//!   that, publishing is refused. Each message is delivered at least once, to one subscriber at a time, at most
-//!   [`limits::MAX_DELIVERIES`] times; then, or once rejected, it moves to the dead-letter queue, which is the work topic
-//!   [`Topic::dead`].
+//!   that, publishing is refused. Each message is delivered at least once, to one subscriber at a time. Once rejected, or retried
+//!   or dropped [`limits::MAX_DELIVERIES`] times, it moves to the dead-letter queue, which is the work topic [`Topic::dead`].
+//!   (Over RabbitMQ, deliveries lost with a connection or a killed process count as one, however many they were.)
 //! - A [`Fanout::Broadcast`] topic reaches every subscriber that is there. A slow one loses its oldest messages beyond
 //!   [`limits::BROADCAST_QUEUE_MAX`]. There is no dead-letter queue: what is rejected, or fails twice, is dropped and logged.
 //! - A dead-letter queue keeps the newest [`limits::DEAD_QUEUE_MAX`]. Looking at a dead letter without answering never loses it.

@@ -43,7 +43,7 @@ pub const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// All of connecting: TCP, login, tuning.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Declaring a topic and starting to consume from it. Leaves a broker that has just started time to elect queue leaders.
+/// Declaring a topic and starting to consume from it. Leaves a broker that has just started time to recover its queues.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sending an answer (ack, reject, retry) to the broker. Missing it means one more delivery.
