@@ -310,7 +310,7 @@ async fn batches() {
 async fn what_cannot_be_used_is_named() {
     let bench = Bench::new().await;
     let large = format!(r#"{{"value":"{}"}}"#, "x".repeat(1_000));
-    let huge = format!(r#"{{"value":"{}"}}"#, "x".repeat(100_000));
+    let huge = format!(r#"{{"value":"{}"}}"#, "x".repeat(67_000));
     let long_key = format!("/kv/{}", "k".repeat(1_025));
     let cases = [
         ("/kv/a", "", 400, "empty"),
