@@ -39,7 +39,10 @@ impl Clocks {
     #[must_use]
     pub fn new(max_skew_ms: u64, limits: Limits, wall: WallClock) -> Self {
         let coordinator = Coordinator::new(rand::random(), max_skew_ms, limits, rand::random());
-        Self { coordinator: Mutex::new(coordinator), wall }
+        Self {
+            coordinator: Mutex::new(coordinator),
+            wall,
+        }
     }
 
     /// Unix milliseconds by the wall clock.

@@ -64,7 +64,13 @@ pub struct Config {
     pub hint_flush_sec: f64,
 
     /// What get and put wait for when the call does not say `?consistency=`
-    #[arg(long, env = "DEFAULT_CONSISTENCY", default_value = "quorum", value_enum, value_name = "CONSISTENCY")]
+    #[arg(
+        long,
+        env = "DEFAULT_CONSISTENCY",
+        default_value = "quorum",
+        value_enum,
+        value_name = "CONSISTENCY"
+    )]
     pub default_consistency: DefaultConsistency,
 
     /// Milliseconds another machine's clock may be ahead of this one's before its messages are refused (1 to 60000)
@@ -145,7 +151,10 @@ mod tests {
     #[test]
     fn defaults_are_the_documented_ones() {
         let config = parse(&["--backends", "http://a:1,http://b:1,http://c:1"]).unwrap();
-        assert_eq!((config.rf, config.read_repair, config.max_clock_skew_ms), (2, true, 500));
+        assert_eq!(
+            (config.rf, config.read_repair, config.max_clock_skew_ms),
+            (2, true, 500)
+        );
         assert_eq!((config.max_value_bytes, config.listen.port()), (1 << 20, 9000));
         assert_eq!(config.hint_flush().as_millis(), 2_000);
     }
@@ -156,11 +165,26 @@ mod tests {
         for (args, parts) in [
             (vec!["--backends", "ftp://a:1"], vec!["BACKENDS", "ftp"]),
             (vec![three[0], three[1], "--rf", "4"], vec!["RF", "4", "3 backend(s)"]),
-            (vec![three[0], three[1], "--max-clock-skew-ms", "0"], vec!["MAX_CLOCK_SKEW_MS", "60000"]),
-            (vec![three[0], three[1], "--max-value-bytes", "9999999"], vec!["MAX_VALUE_BYTES", "4194304"]),
-            (vec![three[0], three[1], "--read-repair", "maybe"], vec!["READ_REPAIR", "maybe"]),
-            (vec![three[0], three[1], "--hint-flush-sec", "0"], vec!["HINT_FLUSH_SEC", "above 0"]),
-            (vec![three[0], three[1], "--default-consistency", "all"], vec!["DEFAULT_CONSISTENCY", "quorum"]),
+            (
+                vec![three[0], three[1], "--max-clock-skew-ms", "0"],
+                vec!["MAX_CLOCK_SKEW_MS", "60000"],
+            ),
+            (
+                vec![three[0], three[1], "--max-value-bytes", "9999999"],
+                vec!["MAX_VALUE_BYTES", "4194304"],
+            ),
+            (
+                vec![three[0], three[1], "--read-repair", "maybe"],
+                vec!["READ_REPAIR", "maybe"],
+            ),
+            (
+                vec![three[0], three[1], "--hint-flush-sec", "0"],
+                vec!["HINT_FLUSH_SEC", "above 0"],
+            ),
+            (
+                vec![three[0], three[1], "--default-consistency", "all"],
+                vec!["DEFAULT_CONSISTENCY", "quorum"],
+            ),
         ] {
             let error = parse(&args).unwrap_err();
             for part in parts {

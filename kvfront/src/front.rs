@@ -9,16 +9,18 @@ use std::time::Duration;
 use register::change::Command;
 use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome};
 use register::{Key, RequestId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
-use crate::ring::{Preference, Ring};
+use crate::ring::{Preference, Ring, stable_hash};
 use crate::transport::{Mailbox, Transport};
 
 /// Beyond the operation's own deadline, how long until it is given up as unknown. Only reached when the state machine forgets a timer.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
+/// Changes take turns per stripe of keys.
+const TURN_STRIPES: u64 = 8_192;
 
 /// Everything an operation needs. One per kvfront.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub struct Front {
     slots: Arc<Semaphore>,
     slots_max: usize,
     serving: AtomicBool,
+    turns: Vec<Mutex<()>>,
 }
 
 /// Why an operation was not even started: nothing was changed.
@@ -45,7 +48,9 @@ pub enum NotStarted {
     #[error("starting: waiting for the clocks of a quorum of nodes; not yet heard of: {0}")]
     Learning(String),
     /// Too much is under way.
-    #[error("too many operations are under way (at most {0}, MAX_CONCURRENT_OPS); nothing was changed, try again shortly")]
+    #[error(
+        "too many operations are under way (at most {0}, MAX_CONCURRENT_OPS); nothing was changed, try again shortly"
+    )]
     Busy(usize),
 }
 
@@ -73,6 +78,7 @@ impl Front {
             slots,
             slots_max,
             serving: AtomicBool::new(false),
+            turns: (0..TURN_STRIPES).map(|_| Mutex::new(())).collect(),
         }
     }
 
@@ -98,7 +104,11 @@ impl Front {
             .filter(|&node| lacks(node))
             .map(|node| {
                 let url = &self.ring.backends()[node].url;
-                self.transport.status(node).0.error.map_or_else(|| url.to_string(), |error| format!("{url} ({error})"))
+                self.transport
+                    .status(node)
+                    .0
+                    .error
+                    .map_or_else(|| url.to_string(), |error| format!("{url} ({error})"))
             })
             .collect();
         names.join(", ")
@@ -110,20 +120,58 @@ impl Front {
     /// [`NotStarted`]: still learning clocks, or too busy.
     pub fn admit(&self, operations: usize) -> Result<OwnedSemaphorePermit, NotStarted> {
         if !self.is_learnt() {
-            return Err(NotStarted::Learning(self.describe_nodes(|node| !self.transport.is_learnt(node))));
+            return Err(NotStarted::Learning(
+                self.describe_nodes(|node| !self.transport.is_learnt(node)),
+            ));
         }
         let wanted = operations.clamp(1, (self.slots_max / 2).max(1));
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        Arc::clone(&self.slots).try_acquire_many_owned(wanted).map_err(|_| NotStarted::Busy(self.slots_max))
+        Arc::clone(&self.slots)
+            .try_acquire_many_owned(wanted)
+            .map_err(|_| NotStarted::Busy(self.slots_max))
     }
 
-    /// Runs one command on one key.
+    /// Runs one command on one key. Changes of one key take turns: proposals of one kvfront would otherwise only get in each other's way.
+    /// That is for speed and fewer unknown outcomes; nothing is safe because of it, as other kvfronts take part all the same.
     pub async fn run(&self, key: &Key, command: Command, consistency: Consistency) -> Outcome {
         let kind = kind_of(&command);
+        let _turn = match command {
+            Command::Get => None,
+            _ => match timeout(Duration::from_millis(self.limits.deadline_ms), self.turn_of(key).lock()).await {
+                Ok(turn) => Some(turn),
+                Err(_) => return self.no_turn(key),
+            },
+        };
         let preference = Arc::clone(self.ring.preference(key));
         let request = RequestId(rand::random());
-        let operation = Operation::new(command, request, consistency, self.members(&preference), self.read_repair);
+        let operation = Operation::new(
+            command,
+            request,
+            consistency,
+            self.members(&preference),
+            self.read_repair,
+        );
         self.drive(kind, key, &preference, operation).await
+    }
+
+    fn turn_of(&self, key: &Key) -> &Mutex<()> {
+        // Few enough stripes to be made at start, enough that two keys seldom share one.
+        let stripe = stable_hash(key.as_text().as_bytes()) % TURN_STRIPES;
+        &self.turns[usize::try_from(stripe).unwrap_or_default()]
+    }
+
+    fn no_turn(&self, key: &Key) -> Outcome {
+        let preference = self.ring.preference(key);
+        Outcome::Unavailable {
+            answered: 0,
+            needed: preference.quorum(),
+            of: preference.nodes.len(),
+            silent: Vec::new(),
+            reason: format!(
+                "other changes of this key were under way for {} ms",
+                self.limits.deadline_ms
+            ),
+        }
     }
 
     /// Commits again, by an identity change, whatever a key holds.
@@ -137,7 +185,11 @@ impl Front {
         Members {
             homes: preference.homes,
             names: preference.names.clone(),
-            suspected: preference.nodes.iter().map(|&node| self.transport.is_suspected(node)).collect(),
+            suspected: preference
+                .nodes
+                .iter()
+                .map(|&node| self.transport.is_suspected(node))
+                .collect(),
         }
     }
 
@@ -163,7 +215,8 @@ impl Front {
                 for action in self.clocks.step(&mut operation, event) {
                     match action {
                         Action::Send { round, rank, request } => {
-                            self.transport.send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
+                            self.transport
+                                .send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
                         }
                         Action::Wake { timer, after_ms } => {
                             timers.push((Instant::now() + Duration::from_millis(after_ms), timer));
@@ -175,7 +228,12 @@ impl Front {
                     return outcome;
                 }
             }
-            let next = timers.iter().map(|(at, _)| *at).min().unwrap_or(give_up_at).min(give_up_at);
+            let next = timers
+                .iter()
+                .map(|(at, _)| *at)
+                .min()
+                .unwrap_or(give_up_at)
+                .min(give_up_at);
             tokio::select! {
                 arrived = mailbox.take() => events = arrived,
                 () = sleep_until(next) => {

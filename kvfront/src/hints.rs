@@ -99,12 +99,20 @@ async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &
         return Err(format!("{url}: suspected to be away"));
     }
     for _ in 0..PAGES_PER_PASS {
-        let list = List::Hints { after_commit: cursor.after_commit };
-        let page = front.transport.page(node, list, PAGE_RECORDS).await.map_err(|e| format!("{url}: {}", e.reason))?;
+        let list = List::Hints {
+            after_commit: cursor.after_commit,
+        };
+        let page = front
+            .transport
+            .page(node, list, PAGE_RECORDS)
+            .await
+            .map_err(|e| format!("{url}: {}", e.reason))?;
         let last = page.records.iter().map(|record| record.commit).max();
         let handed_over: Vec<bool> = stream::iter(page.records)
             .map(|record| async move {
-                tokio::time::timeout(HAND_OVER_TIMEOUT, hand_over(front, node, record)).await.unwrap_or(false)
+                tokio::time::timeout(HAND_OVER_TIMEOUT, hand_over(front, node, record))
+                    .await
+                    .unwrap_or(false)
             })
             .buffer_unordered(PARALLEL_HINTS)
             .collect()
@@ -115,7 +123,10 @@ async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &
         seen.set(node, left);
         front.metrics.hints_waiting(url, left);
         *cursor = match last {
-            Some(after_commit) if !end => Cursor { after_commit, left_before: left },
+            Some(after_commit) if !end => Cursor {
+                after_commit,
+                left_before: left,
+            },
             _ => Cursor::default(),
         };
         if end {
@@ -134,7 +145,9 @@ async fn hand_over(front: &Arc<Front>, node: usize, record: PageRecord) -> bool 
         tracing::debug!(?key, node, "a hint that does not belong to this ring");
         return false;
     };
-    let homes_up = preference.nodes[..preference.homes].iter().all(|&home| !front.transport.is_suspected(home));
+    let homes_up = preference.nodes[..preference.homes]
+        .iter()
+        .all(|&home| !front.transport.is_suspected(home));
     if rank < preference.homes || !homes_up {
         return false;
     }
@@ -146,11 +159,15 @@ async fn hand_over(front: &Arc<Front>, node: usize, record: PageRecord) -> bool 
             for action in hand_over.handle(event) {
                 match action {
                     HandOverAction::Send { round, rank, request } => {
-                        front.transport.send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
+                        front
+                            .transport
+                            .send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
                     }
                     HandOverAction::Settle => {
                         // Whatever comes of it, the next pass sees the key anew.
-                        if let Outcome::Unavailable { reason, .. } | Outcome::Unknown { reason } = front.settle(&key).await {
+                        if let Outcome::Unavailable { reason, .. } | Outcome::Unknown { reason } =
+                            front.settle(&key).await
+                        {
                             tracing::debug!(?key, reason, "a hint could not be settled yet");
                         }
                         return false;

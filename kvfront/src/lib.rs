@@ -76,17 +76,28 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
         move |beat, stop| watch_quorum(front, beat, stop)
     });
     let hint_flush = config.hint_flush();
-    tasks.spawn("hint_flush", (hint_flush * HINT_SILENT_PERIODS).max(HINT_MIN_SILENCE), {
-        let (front, seen) = (Arc::clone(&front), Arc::clone(&seen));
-        move |beat, stop| hints::run(front, seen, hint_flush, beat, stop)
-    });
+    tasks.spawn(
+        "hint_flush",
+        (hint_flush * HINT_SILENT_PERIODS).max(HINT_MIN_SILENCE),
+        {
+            let (front, seen) = (Arc::clone(&front), Arc::clone(&seen));
+            move |beat, stop| hints::run(front, seen, hint_flush, beat, stop)
+        },
+    );
 
     let ops = Ops {
         front,
         default_consistency: config.default_consistency.into(),
         max_value_bytes: config.max_value_bytes,
     };
-    let router = api::router(api::Api { ops: Arc::new(ops), hints: seen }, tasks.clone(), metrics);
+    let router = api::router(
+        api::Api {
+            ops: Arc::new(ops),
+            hints: seen,
+        },
+        tasks.clone(),
+        metrics,
+    );
     serve_router(listener, router, service::http::Limits::default(), shutdown).await;
     tasks.stop().await;
     transport.stop().await;
@@ -96,7 +107,9 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
 /// Keeps `/ready` and the gauges up to date.
 async fn watch_quorum(front: Arc<Front>, beat: Heartbeat, stop: Shutdown) {
     loop {
-        let away: Vec<_> = (0..front.transport.len()).filter(|&node| front.transport.is_suspected(node)).collect();
+        let away: Vec<_> = (0..front.transport.len())
+            .filter(|&node| front.transport.is_suspected(node))
+            .collect();
         for (node, backend) in front.ring.backends().iter().enumerate() {
             front.metrics.suspected(&backend.url, away.contains(&node));
         }

@@ -10,8 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use service::metrics::{Metrics, latency_histogram};
 
 /// Bounds of the envelope size histogram, in messages.
-const ENVELOPE_BOUNDS: [f64; 13] =
-    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+const ENVELOPE_BOUNDS: [f64; 13] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0,
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OpLabels {
@@ -67,10 +68,22 @@ impl FrontMetrics {
                 Histogram::new(ENVELOPE_BOUNDS),
             ),
             node_errors: metrics.register("node_errors", "Failed calls to a node", Family::default()),
-            node_suspected: metrics.register("node_suspected", "1 while a node is suspected to be away", Family::default()),
+            node_suspected: metrics.register(
+                "node_suspected",
+                "1 while a node is suspected to be away",
+                Family::default(),
+            ),
             hints_waiting: metrics.register("hints_waiting", "Hints a node held when last listed", Family::default()),
-            hints_handed_over: metrics.register("hints_handed_over", "Hints handed over to their homes", Counter::default()),
-            scan_doubts: metrics.register("scan_doubts", "Keys of scans that needed a read of their own", Counter::default()),
+            hints_handed_over: metrics.register(
+                "hints_handed_over",
+                "Hints handed over to their homes",
+                Counter::default(),
+            ),
+            scan_doubts: metrics.register(
+                "scan_doubts",
+                "Keys of scans that needed a read of their own",
+                Counter::default(),
+            ),
         }
     }
 
@@ -81,25 +94,39 @@ impl FrontMetrics {
     pub(crate) fn op_done(&self, op: &'static str, outcome: &'static str, took: Duration) {
         self.ops_running.dec();
         self.ops.get_or_create(&OpLabels { op, outcome }).inc();
-        self.op_seconds.get_or_create(&KindLabels { op }).observe(took.as_secs_f64());
+        self.op_seconds
+            .get_or_create(&KindLabels { op })
+            .observe(took.as_secs_f64());
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an envelope holds thousands of messages at most")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an envelope holds thousands of messages at most"
+    )]
     pub(crate) fn envelope(&self, requests: usize) {
         self.envelope_requests.observe(requests as f64);
     }
 
     pub(crate) fn node_error(&self, node: &str, call: &'static str) {
-        self.node_errors.get_or_create(&NodeErrorLabels { node: node.to_owned(), call }).inc();
+        self.node_errors
+            .get_or_create(&NodeErrorLabels {
+                node: node.to_owned(),
+                call,
+            })
+            .inc();
     }
 
     pub(crate) fn suspected(&self, node: &str, suspected: bool) {
-        self.node_suspected.get_or_create(&NodeLabels { node: node.to_owned() }).set(i64::from(suspected));
+        self.node_suspected
+            .get_or_create(&NodeLabels { node: node.to_owned() })
+            .set(i64::from(suspected));
     }
 
     pub(crate) fn hints_waiting(&self, node: &str, waiting: usize) {
         let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
-        self.hints_waiting.get_or_create(&NodeLabels { node: node.to_owned() }).set(waiting);
+        self.hints_waiting
+            .get_or_create(&NodeLabels { node: node.to_owned() })
+            .set(waiting);
     }
 
     pub(crate) fn hint_handed_over(&self) {

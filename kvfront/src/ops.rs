@@ -71,14 +71,23 @@ pub enum OpError {
 }
 
 fn no_answer(silent: &[String]) -> String {
-    if silent.is_empty() { String::new() } else { format!(", no answer from {}", silent.join(", ")) }
+    if silent.is_empty() {
+        String::new()
+    } else {
+        format!(", no answer from {}", silent.join(", "))
+    }
 }
 
 /// A conditional change that was not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refused {
-    NotSwapped { current: Option<Arc<str>>, version: Option<Ballot> },
-    Fence { seen: u64 },
+    NotSwapped {
+        current: Option<Arc<str>>,
+        version: Option<Ballot>,
+    },
+    Fence {
+        seen: u64,
+    },
 }
 
 impl Ops {
@@ -111,13 +120,28 @@ impl Ops {
         let value = self.checked_value(value)?;
         let ttl_ms = ttl_sec.map(kv_api::ttl_ms).transpose()?;
         let rf = self.front.ring.rf();
-        match self.run(&register, Command::Put { value, ttl_ms, fence }, self.consistency(consistency)).await? {
-            (Answer::Written { version }, copies) => {
-                Ok(PutAnswer { ok: true, written: copies, rf, version: Some(version.into()), fence_seen: None })
-            }
-            (Answer::FenceTooLow { seen }, _) => {
-                Ok(PutAnswer { ok: false, written: 0, rf, version: None, fence_seen: Some(seen) })
-            }
+        match self
+            .run(
+                &register,
+                Command::Put { value, ttl_ms, fence },
+                self.consistency(consistency),
+            )
+            .await?
+        {
+            (Answer::Written { version }, copies) => Ok(PutAnswer {
+                ok: true,
+                written: copies,
+                rf,
+                version: Some(version.into()),
+                fence_seen: None,
+            }),
+            (Answer::FenceTooLow { seen }, _) => Ok(PutAnswer {
+                ok: false,
+                written: 0,
+                rf,
+                version: None,
+                fence_seen: Some(seen),
+            }),
             (other, _) => Err(unexpected("put", &other)),
         }
     }
@@ -142,7 +166,10 @@ impl Ops {
             (None, Some(version)) => Expect::Version(version.as_ref().map(parse_version).transpose()?),
             (old, None) => Expect::Value(old.unwrap_or(serde_json::Value::Null)),
         };
-        match self.run(&register, Command::Cas { expect, new, fence }, Consistency::Quorum).await? {
+        match self
+            .run(&register, Command::Cas { expect, new, fence }, Consistency::Quorum)
+            .await?
+        {
             (Answer::Swapped { version }, _) => Ok(swapped(Some(version))),
             (other, _) => not_swapped(refused("cas", other)?),
         }
@@ -155,7 +182,10 @@ impl Ops {
     pub async fn delete(&self, key: &str, version: Option<&Version>, fence: Option<u64>) -> Result<CasAnswer, OpError> {
         let register = data_key(key)?;
         let version = version.map(parse_version).transpose()?;
-        match self.run(&register, Command::Delete { version, fence }, Consistency::Quorum).await? {
+        match self
+            .run(&register, Command::Delete { version, fence }, Consistency::Quorum)
+            .await?
+        {
             (Answer::Written { .. } | Answer::Swapped { .. } | Answer::Absent, _) => Ok(swapped(None)),
             (other, _) => not_swapped(refused("delete", other)?),
         }
@@ -172,16 +202,34 @@ impl Ops {
             kv_api::check_name("owner", owner)?;
         }
         let token: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
-        let command = Command::Acquire { token, owner: owner.map(Arc::from), ttl_ms };
+        let command = Command::Acquire {
+            token,
+            owner: owner.map(Arc::from),
+            ttl_ms,
+        };
         match self.run(&register, command, Consistency::Quorum).await? {
-            (Answer::Locked { token, fence, expires_at_ms, expires_in_ms }, _) => Ok(LockAnswer {
+            (
+                Answer::Locked {
+                    token,
+                    fence,
+                    expires_at_ms,
+                    expires_in_ms,
+                },
+                _,
+            ) => Ok(LockAnswer {
                 ok: true,
                 expires_at: Some(seconds(expires_at_ms)),
                 expires_in_sec: Some(seconds(expires_in_ms)),
                 token: Some(token.to_string()),
                 fence: Some(fence),
             }),
-            (Answer::LockHeld { expires_at_ms, expires_in_ms }, _) => Ok(LockAnswer {
+            (
+                Answer::LockHeld {
+                    expires_at_ms,
+                    expires_in_ms,
+                },
+                _,
+            ) => Ok(LockAnswer {
                 ok: false,
                 expires_at: Some(seconds(expires_at_ms)),
                 expires_in_sec: Some(seconds(expires_in_ms)),
@@ -200,7 +248,16 @@ impl Ops {
         if let Some(token) = token {
             kv_api::check_name("token", token)?;
         }
-        match self.run(&register, Command::Release { token: token.map(Arc::from) }, Consistency::Quorum).await? {
+        match self
+            .run(
+                &register,
+                Command::Release {
+                    token: token.map(Arc::from),
+                },
+                Consistency::Quorum,
+            )
+            .await?
+        {
             (Answer::Released(released), _) => Ok(released),
             (other, _) => Err(unexpected("unlock", &other)),
         }
@@ -214,8 +271,24 @@ impl Ops {
         let register = lock_key(name)?;
         kv_api::check_name("token", token)?;
         let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
-        match self.run(&register, Command::Renew { token: token.into(), ttl_ms }, Consistency::Quorum).await? {
-            (Answer::Renewed { expires_at_ms, expires_in_ms }, _) => Ok(LockAnswer {
+        match self
+            .run(
+                &register,
+                Command::Renew {
+                    token: token.into(),
+                    ttl_ms,
+                },
+                Consistency::Quorum,
+            )
+            .await?
+        {
+            (
+                Answer::Renewed {
+                    expires_at_ms,
+                    expires_in_ms,
+                },
+                _,
+            ) => Ok(LockAnswer {
                 ok: true,
                 expires_at: Some(seconds(expires_at_ms)),
                 expires_in_sec: Some(seconds(expires_in_ms)),
@@ -239,17 +312,37 @@ impl Ops {
 
     fn checked_value(&self, value: &str) -> Result<Arc<str>, OpError> {
         let (bytes, max) = (value.len(), self.max_value_bytes);
-        if bytes > max { Err(OpError::TooLarge { bytes, max }) } else { Ok(value.into()) }
+        if bytes > max {
+            Err(OpError::TooLarge { bytes, max })
+        } else {
+            Ok(value.into())
+        }
     }
 }
 
 /// An outcome without an answer, with the nodes' names.
 pub(crate) fn failure(front: &Front, key: &Key, outcome: Outcome) -> OpError {
     match outcome {
-        Outcome::Unavailable { answered, needed, of, silent, reason } => {
+        Outcome::Unavailable {
+            answered,
+            needed,
+            of,
+            silent,
+            reason,
+        } => {
             let names = &front.ring.preference(key).names;
-            let silent = silent.into_iter().filter_map(|rank| names.get(rank)).map(ToString::to_string).collect();
-            OpError::Unavailable { answered, needed, of, silent, reason }
+            let silent = silent
+                .into_iter()
+                .filter_map(|rank| names.get(rank))
+                .map(ToString::to_string)
+                .collect();
+            OpError::Unavailable {
+                answered,
+                needed,
+                of,
+                silent,
+                reason,
+            }
         }
         Outcome::Unknown { reason } => OpError::Unknown(reason),
         Outcome::Corrupt { ballot } => OpError::Corrupt(ballot),
@@ -259,7 +352,11 @@ pub(crate) fn failure(front: &Front, key: &Key, outcome: Outcome) -> OpError {
 
 /// A key's item; the stored text is JSON because only JSON is ever stored.
 pub(crate) fn item(key: &str, value: &str, version: Ballot) -> Result<Item, OpError> {
-    Ok(Item { key: key.to_owned(), value: raw(value)?, version: Some(version.into()) })
+    Ok(Item {
+        key: key.to_owned(),
+        value: raw(value)?,
+        version: Some(version.into()),
+    })
 }
 
 fn raw(text: &str) -> Result<Box<RawValue>, OpError> {
@@ -281,7 +378,12 @@ fn parse_version(version: &Version) -> Result<Ballot, OpError> {
 }
 
 fn swapped(version: Option<Ballot>) -> CasAnswer {
-    CasAnswer { ok: true, current: None, version: version.map(Version::from), fence_seen: None }
+    CasAnswer {
+        ok: true,
+        current: None,
+        version: version.map(Version::from),
+        fence_seen: None,
+    }
 }
 
 fn refused(op: &str, answer: Answer) -> Result<Refused, OpError> {
@@ -300,7 +402,12 @@ fn not_swapped(refused: Refused) -> Result<CasAnswer, OpError> {
             version: version.map(Version::from),
             fence_seen: None,
         },
-        Refused::Fence { seen } => CasAnswer { ok: false, current: None, version: None, fence_seen: Some(seen) },
+        Refused::Fence { seen } => CasAnswer {
+            ok: false,
+            current: None,
+            version: None,
+            fence_seen: Some(seen),
+        },
     })
 }
 
@@ -310,7 +417,10 @@ fn unexpected(op: &str, answer: &Answer) -> OpError {
 }
 
 /// Milliseconds as seconds, for people and scripts.
-#[expect(clippy::cast_precision_loss, reason = "exact to the millisecond for the next 285,000 years")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact to the millisecond for the next 285,000 years"
+)]
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
 }

@@ -64,7 +64,10 @@ pub struct Backend {
 impl Backend {
     /// Parses one entry of `BACKENDS`. A missing port means 80; a single trailing slash is forgiven.
     pub fn parse(entry: &str) -> Result<Self, RingError> {
-        let bad = |problem: String| RingError::BadUrl { entry: entry.to_owned(), problem };
+        let bad = |problem: String| RingError::BadUrl {
+            entry: entry.to_owned(),
+            problem,
+        };
         let uri: http::Uri = entry.trim().parse().map_err(|e| bad(format!("not a URL ({e})")))?;
         match uri.scheme_str() {
             Some("http") => {}
@@ -81,20 +84,29 @@ impl Backend {
         if uri.path() != "/" || uri.query().is_some() {
             return Err(bad(format!("the path {:?} is not supported", uri.path())));
         }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse::<u16>().map_err(|_| bad("the port is no number below 65536".to_owned()))?,
-            None if authority.as_str().ends_with(':') => return Err(bad("the port is missing".to_owned())),
+        // Not `authority.port()`, which is silent about a port that is no number.
+        let after_host = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        let port = match after_host.strip_prefix(':') {
+            Some(port) => port
+                .parse::<u16>()
+                .map_err(|_| bad(format!("the port {port:?} is no number up to 65535")))?,
             None => 80,
         };
         let authority = format!("{}:{port}", authority.host().to_ascii_lowercase());
-        Ok(Self { url: format!("http://{authority}").into(), authority: authority.into() })
+        Ok(Self {
+            url: format!("http://{authority}").into(),
+            authority: authority.into(),
+        })
     }
 
     /// Parses the whole of `BACKENDS`: distinct nodes, sorted by URL. The order of the sorted list is the nodes' numbering in this
     /// process; no answer depends on the order they were given in.
     pub fn parse_list(list: &str) -> Result<Vec<Self>, RingError> {
-        let mut backends =
-            list.split(',').filter(|entry| !entry.trim().is_empty()).map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        let mut backends = list
+            .split(',')
+            .filter(|entry| !entry.trim().is_empty())
+            .map(Self::parse)
+            .collect::<Result<Vec<_>, _>>()?;
         backends.sort();
         if let Some(pair) = backends.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(RingError::Duplicate(pair[0].url.to_string()));
@@ -165,7 +177,10 @@ impl Ring {
                 .iter()
                 .enumerate()
                 .flat_map(|(node, backend)| {
-                    (0..VNODES_PER_NODE).map(move |i| VNode { point: stable_hash(format!("{}#{i}", backend.url).as_bytes()), node })
+                    (0..VNODES_PER_NODE).map(move |i| VNode {
+                        point: stable_hash(format!("{}#{i}", backend.url).as_bytes()),
+                        node,
+                    })
                 })
                 .collect(),
         );
@@ -182,7 +197,12 @@ impl Ring {
             last_owner = Some(owner);
             table.push(list);
         }
-        Ok(Self { backends, rf, list_len, table })
+        Ok(Self {
+            backends,
+            rf,
+            list_len,
+            table,
+        })
     }
 
     /// Which partition a key falls into.
@@ -242,9 +262,17 @@ impl Ring {
 }
 
 /// The first `list_len` distinct nodes met clockwise from `start`.
-fn walk(circle: &HashRing<VNode, PointHasher>, start: Point, backends: &[Backend], rf: usize, list_len: usize) -> Preference {
+fn walk(
+    circle: &HashRing<VNode, PointHasher>,
+    start: Point,
+    backends: &[Backend],
+    rf: usize,
+    list_len: usize,
+) -> Preference {
     // `n` here means n + 1 virtual nodes: with all of them, every node is met.
-    let vnodes = circle.get_with_replicas(&start, circle.len() - 1).expect("the ring holds at least one node");
+    let vnodes = circle
+        .get_with_replicas(&start, circle.len() - 1)
+        .expect("the ring holds at least one node");
     let mut nodes = Vec::with_capacity(list_len);
     for vnode in vnodes {
         if nodes.len() == list_len {
@@ -255,7 +283,11 @@ fn walk(circle: &HashRing<VNode, PointHasher>, start: Point, backends: &[Backend
         }
     }
     let names = nodes.iter().map(|&node| Arc::clone(&backends[node].url)).collect();
-    Preference { nodes, names, homes: rf }
+    Preference {
+        nodes,
+        names,
+        homes: rf,
+    }
 }
 
 /// The hash of ring positions and keys: 64-bit FNV-1a, then MurmurHash3's 64-bit finaliser, because FNV alone leaves the high bits,
@@ -351,8 +383,9 @@ mod tests {
     #[test]
     fn the_lists_of_the_demo_are_pinned() {
         let ring = ring(THREE, 2);
-        let lists: Vec<Vec<usize>> =
-            (0..8).map(|i| ring.preference(&Key::data(&format!("delivery:{i}"))).nodes.clone()).collect();
+        let lists: Vec<Vec<usize>> = (0..8)
+            .map(|i| ring.preference(&Key::data(&format!("delivery:{i}"))).nodes.clone())
+            .collect();
         let (abc, bca, cab) = ([0, 1, 2], [1, 2, 0], [2, 0, 1]);
         let (acb, bac, cba) = ([0, 2, 1], [1, 0, 2], [2, 1, 0]);
         assert_eq!(lists, [bac, bca, abc, cab, abc, acb, bac, cba]);
@@ -369,7 +402,17 @@ mod tests {
         ] {
             assert_eq!(&*Backend::parse(given).unwrap().url, url);
         }
-        for bad in ["", "a:9000", "https://a:1", "http://", "http://a:99999", "http://a:1/x", "http://u@a:1", "http://a:1?x=1", "http://a:"] {
+        for bad in [
+            "",
+            "a:9000",
+            "https://a:1",
+            "http://",
+            "http://a:99999",
+            "http://a:1/x",
+            "http://u@a:1",
+            "http://a:1?x=1",
+            "http://a:",
+        ] {
             assert!(matches!(Backend::parse(bad), Err(RingError::BadUrl { .. })), "{bad:?}");
         }
     }
@@ -377,20 +420,32 @@ mod tests {
     #[test]
     fn bad_lists_are_named() {
         assert_eq!(Backend::parse_list(" , "), Err(RingError::NoBackends));
-        assert_eq!(Backend::parse_list("http://a:1,http://A:1/"), Err(RingError::Duplicate("http://a:1".into())));
+        assert_eq!(
+            Backend::parse_list("http://a:1,http://A:1/"),
+            Err(RingError::Duplicate("http://a:1".into()))
+        );
         let one = Backend::parse_list("http://a:1").unwrap();
-        assert_eq!(Ring::new(one.clone(), 2).unwrap_err(), RingError::BadRf { rf: 2, nodes: 1 });
+        assert_eq!(
+            Ring::new(one.clone(), 2).unwrap_err(),
+            RingError::BadRf { rf: 2, nodes: 1 }
+        );
         assert_eq!(Ring::new(one, 0).unwrap_err(), RingError::BadRf { rf: 0, nodes: 1 });
     }
 
     #[test]
     fn shares_are_balanced() {
         for nodes in [3, 5, 8] {
-            let list = (0..nodes).map(|i| format!("http://node{i}:9000")).collect::<Vec<_>>().join(",");
+            let list = (0..nodes)
+                .map(|i| format!("http://node{i}:9000"))
+                .collect::<Vec<_>>()
+                .join(",");
             let ring = ring(&list, 2);
             let fair = PARTITIONS * 2 / nodes;
             for share in ring.home_partitions() {
-                assert!(share > fair * 7 / 10 && share < fair * 13 / 10, "{share} of a fair {fair} with {nodes} nodes");
+                assert!(
+                    share > fair * 7 / 10 && share < fair * 13 / 10,
+                    "{share} of a fair {fair} with {nodes} nodes"
+                );
             }
         }
     }

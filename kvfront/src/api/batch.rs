@@ -23,15 +23,23 @@ const NOT_RUN: u16 = 424;
 pub(super) async fn batch(State(api): State<Api>, Json(body): Json<BatchBody>) -> Result<Json<BatchAnswer>, ApiError> {
     let ops = body.ops.len();
     if ops > kv_api::MAX_BATCH_OPS {
-        let detail = format!("ops: got {ops} operations; at most {} are allowed", kv_api::MAX_BATCH_OPS);
+        let detail = format!(
+            "ops: got {ops} operations; at most {} are allowed",
+            kv_api::MAX_BATCH_OPS
+        );
         return Err(ApiError::too_large(detail).with("field", "ops"));
     }
     let results = if body.ordered {
-        api.run(move |ops| async move { Ok(run_ordered(&ops, body.ops).await) }).await?
+        api.run(move |ops| async move { Ok(run_ordered(&ops, body.ops).await) })
+            .await?
     } else {
         let groups = group_by_key(body.ops);
         let at_once = groups.len().min(BATCH_PARALLEL_KEYS);
-        api.run_sized(at_once, move |all| async move { Ok(run_grouped(&all, groups, ops).await) }).await?
+        api.run_sized(
+            at_once,
+            move |all| async move { Ok(run_grouped(&all, groups, ops).await) },
+        )
+        .await?
     };
     Ok(Json(BatchAnswer { results }))
 }
@@ -95,17 +103,22 @@ async fn run_ordered(all: &Ops, ops: Vec<BatchOp>) -> Vec<Value> {
 async fn run_one(all: &Ops, op: BatchOp) -> Value {
     match op {
         BatchOp::Get { key } => answer(all.get(&key, None).await),
-        BatchOp::Put { key, value, ttl_sec, fence } => {
-            answer(all.put(&key, &value.to_string(), ttl_sec, fence, None).await)
-        }
-        BatchOp::Cas { key, old, version, new, fence } => {
-            answer(all.cas(&key, old, version, &new.to_string(), fence).await)
-        }
+        BatchOp::Put {
+            key,
+            value,
+            ttl_sec,
+            fence,
+        } => answer(all.put(&key, &value.to_string(), ttl_sec, fence, None).await),
+        BatchOp::Cas {
+            key,
+            old,
+            version,
+            new,
+            fence,
+        } => answer(all.cas(&key, old, version, &new.to_string(), fence).await),
         BatchOp::Delete { key, version } => answer(all.delete(&key, version.as_ref(), None).await),
         BatchOp::Lock { key, ttl_sec, owner } => answer(all.acquire(&key, ttl_sec, owner.as_deref()).await),
-        BatchOp::Unlock { key, token } => {
-            answer(all.release(&key, token.as_deref()).await.map(|ok| OkAnswer { ok }))
-        }
+        BatchOp::Unlock { key, token } => answer(all.release(&key, token.as_deref()).await.map(|ok| OkAnswer { ok })),
     }
 }
 
@@ -136,9 +149,15 @@ mod tests {
     #[test]
     fn one_keys_operations_stay_in_order_and_locks_are_not_keys() {
         let get = |key: &str| BatchOp::Get { key: key.to_owned() };
-        let unlock = BatchOp::Unlock { key: "a".to_owned(), token: None };
+        let unlock = BatchOp::Unlock {
+            key: "a".to_owned(),
+            token: None,
+        };
         let groups = group_by_key(vec![get("a"), get("b"), get("a"), unlock]);
-        let places: Vec<Vec<usize>> = groups.iter().map(|group| group.iter().map(|(index, _)| *index).collect()).collect();
+        let places: Vec<Vec<usize>> = groups
+            .iter()
+            .map(|group| group.iter().map(|(index, _)| *index).collect())
+            .collect();
         assert_eq!(places, [vec![0, 2], vec![1], vec![3]]);
     }
 }

@@ -18,7 +18,13 @@ impl From<OpError> for ApiError {
             OpError::Invalid(_) => Self::invalid(detail),
             OpError::TooLarge { .. } => Self::too_large(detail),
             OpError::NotStarted(reason) => not_started(&reason),
-            OpError::Unavailable { answered, needed, of, silent, .. } => Self::unavailable(detail)
+            OpError::Unavailable {
+                answered,
+                needed,
+                of,
+                silent,
+                ..
+            } => Self::unavailable(detail)
                 .with("answered", answered)
                 .with("needed", needed)
                 .with("replicas", of)

@@ -27,7 +27,9 @@ impl<S: Sync> FromRequestParts<S> for PathKey {
             .iter()
             .find_map(|prefix| path.strip_prefix(prefix))
             .unwrap_or_default();
-        kv_api::decode_key(raw).map(|key| Self(key.into_owned())).map_err(|e| rule_error(&e))
+        kv_api::decode_key(raw)
+            .map(|key| Self(key.into_owned()))
+            .map_err(|e| rule_error(&e))
     }
 }
 
@@ -46,7 +48,9 @@ pub(super) async fn get_key(
     Query(query): Query<ConsistencyQuery>,
 ) -> Result<Response, ApiError> {
     let consistency = query.consistency.map(consistency);
-    let item = api.run(move |ops| async move { ops.get(&key, consistency).await }).await?;
+    let item = api
+        .run(move |ops| async move { ops.get(&key, consistency).await })
+        .await?;
     let etag = etag(item.version.as_ref());
     Ok(with_etag(Json(item).into_response(), etag))
 }
@@ -59,7 +63,8 @@ pub(super) async fn put_key(
 ) -> Result<Response, ApiError> {
     let consistency = query.consistency.map(consistency);
     let put = move |ops: std::sync::Arc<crate::ops::Ops>| async move {
-        ops.put(&key, body.value.get(), body.ttl_sec, body.fence, consistency).await
+        ops.put(&key, body.value.get(), body.ttl_sec, body.fence, consistency)
+            .await
     };
     let answer = api.run(put).await?;
     let etag = etag(answer.version.as_ref());
@@ -72,18 +77,25 @@ pub(super) async fn delete_key(
     Query(query): Query<DeleteQuery>,
 ) -> Result<Json<CasAnswer>, ApiError> {
     let DeleteQuery { version, fence } = query;
-    api.run(move |ops| async move { ops.delete(&key, version.as_ref(), fence).await }).await.map(Json)
+    api.run(move |ops| async move { ops.delete(&key, version.as_ref(), fence).await })
+        .await
+        .map(Json)
 }
 
 pub(super) async fn cas(State(api): State<Api>, Json(body): Json<CasBody>) -> Result<Json<CasAnswer>, ApiError> {
-    let CasBody { key, old, version, new, fence } = body;
-    api.run(move |ops| async move { ops.cas(&key, old, version, new.get(), fence).await }).await.map(Json)
+    let CasBody {
+        key,
+        old,
+        version,
+        new,
+        fence,
+    } = body;
+    api.run(move |ops| async move { ops.cas(&key, old, version, new.get(), fence).await })
+        .await
+        .map(Json)
 }
 
-pub(super) async fn scan(
-    State(api): State<Api>,
-    Query(query): Query<ScanQuery>,
-) -> Result<Json<ScanAnswer>, ApiError> {
+pub(super) async fn scan(State(api): State<Api>, Query(query): Query<ScanQuery>) -> Result<Json<ScanAnswer>, ApiError> {
     let limit = match query.limit.unwrap_or(kv_api::DEFAULT_SCAN_LIMIT) {
         limit @ 1..=kv_api::MAX_SCAN_LIMIT => limit,
         limit => {
@@ -97,9 +109,15 @@ pub(super) async fn scan(
             return Err(ApiError::invalid(detail).with("field", field));
         }
     }
-    let range = ScanRange { prefix: query.prefix, after: query.after, reverse: query.reverse };
+    let range = ScanRange {
+        prefix: query.prefix,
+        after: query.after,
+        reverse: query.reverse,
+    };
     let answer = api
-        .run_sized(scan::PARALLEL_READS, move |ops| async move { scan::scan(&ops.front, range, limit).await })
+        .run_sized(scan::PARALLEL_READS, move |ops| async move {
+            scan::scan(&ops.front, range, limit).await
+        })
         .await?;
     Ok(Json(answer))
 }

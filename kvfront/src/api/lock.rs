@@ -13,7 +13,9 @@ pub(super) async fn acquire(
     Query(query): Query<AcquireQuery>,
 ) -> Result<Json<LockAnswer>, ApiError> {
     let AcquireQuery { ttl_sec, owner } = query;
-    api.run(move |ops| async move { ops.acquire(&name, ttl_sec, owner.as_deref()).await }).await.map(Json)
+    api.run(move |ops| async move { ops.acquire(&name, ttl_sec, owner.as_deref()).await })
+        .await
+        .map(Json)
 }
 
 pub(super) async fn release(
@@ -21,7 +23,9 @@ pub(super) async fn release(
     PathKey(name): PathKey,
     Query(query): Query<ReleaseQuery>,
 ) -> Result<Json<OkAnswer>, ApiError> {
-    let released = api.run(move |ops| async move { ops.release(&name, query.token.as_deref()).await }).await?;
+    let released = api
+        .run(move |ops| async move { ops.release(&name, query.token.as_deref()).await })
+        .await?;
     Ok(Json(OkAnswer { ok: released }))
 }
 
@@ -31,5 +35,7 @@ pub(super) async fn renew(
     Query(query): Query<RenewQuery>,
 ) -> Result<Json<LockAnswer>, ApiError> {
     let RenewQuery { token, ttl_sec } = query;
-    api.run(move |ops| async move { ops.renew(&name, &token, ttl_sec).await }).await.map(Json)
+    api.run(move |ops| async move { ops.renew(&name, &token, ttl_sec).await })
+        .await
+        .map(Json)
 }

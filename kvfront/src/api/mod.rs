@@ -78,7 +78,12 @@ pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
         .route("/kv", get(kv::scan))
         .route("/kv/", key_methods())
         .route("/kv/cas", key_methods().post(kv::cas))
-        .route("/kv/batch", key_methods().post(batch::batch).layer(DefaultBodyLimit::max(BATCH_BODY_MAX_BYTES)))
+        .route(
+            "/kv/batch",
+            key_methods()
+                .post(batch::batch)
+                .layer(DefaultBodyLimit::max(BATCH_BODY_MAX_BYTES)),
+        )
         .route("/kv/{*key}", key_methods())
         .route("/lock/acquire/{*key}", post(lock::acquire))
         .route("/lock/release/{*key}", post(lock::release))

@@ -38,12 +38,20 @@ pub(super) struct PostError {
 impl PostError {
     /// Nothing was sent.
     pub(super) fn unsent(reason: impl Into<String>) -> Self {
-        Self { delivered: false, too_large: false, reason: reason.into() }
+        Self {
+            delivered: false,
+            too_large: false,
+            reason: reason.into(),
+        }
     }
 
     /// Something may have been sent.
     pub(super) fn sent(reason: impl Into<String>) -> Self {
-        Self { delivered: true, too_large: false, reason: reason.into() }
+        Self {
+            delivered: true,
+            too_large: false,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -51,10 +59,16 @@ impl Connection {
     /// Connects, within [`CONNECT_TIMEOUT`]. Fails only before anything was sent.
     pub(super) async fn open(authority: &str) -> Result<Self, PostError> {
         let connect = async {
-            let stream = TcpStream::connect(authority).await.map_err(|e| PostError::unsent(format!("cannot connect: {e}")))?;
+            let stream = TcpStream::connect(authority)
+                .await
+                .map_err(|e| PostError::unsent(format!("cannot connect: {e}")))?;
             // Envelopes are whole messages: waiting for more to send would only add delay.
-            stream.set_nodelay(true).map_err(|e| PostError::unsent(format!("cannot set TCP_NODELAY: {e}")))?;
-            handshake(TokioIo::new(stream)).await.map_err(|e| PostError::unsent(format!("cannot connect: {e}")))
+            stream
+                .set_nodelay(true)
+                .map_err(|e| PostError::unsent(format!("cannot set TCP_NODELAY: {e}")))?;
+            handshake(TokioIo::new(stream))
+                .await
+                .map_err(|e| PostError::unsent(format!("cannot connect: {e}")))
         };
         let (sender, connection) = timeout(CONNECT_TIMEOUT, connect)
             .await
@@ -87,18 +101,28 @@ impl Connection {
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .body(Full::new(body))
             .map_err(|e| PostError::unsent(format!("no valid request: {e}")))?;
-        self.sender.ready().await.map_err(|e| PostError::unsent(format!("connection closed: {e}")))?;
+        self.sender
+            .ready()
+            .await
+            .map_err(|e| PostError::unsent(format!("connection closed: {e}")))?;
         let response = self.sender.try_send_request(request).await.map_err(|mut e| {
             // hyper hands the message back exactly when none of it was written.
             let delivered = e.take_message().is_none();
-            PostError { delivered, too_large: false, reason: describe(e.error()) }
+            PostError {
+                delivered,
+                too_large: false,
+                reason: describe(e.error()),
+            }
         })?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await.map_err(|e| PostError {
-            delivered: true,
-            too_large: e.is::<LengthLimitError>(),
-            reason: format!("the answer broke off: {e}"),
-        })?;
+        let body = Limited::new(response.into_body(), MAX_REPLY_BYTES)
+            .collect()
+            .await
+            .map_err(|e| PostError {
+                delivered: true,
+                too_large: e.is::<LengthLimitError>(),
+                reason: format!("the answer broke off: {e}"),
+            })?;
         Ok((status, body.to_bytes()))
     }
 }

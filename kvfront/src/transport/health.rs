@@ -60,7 +60,10 @@ struct State {
 
 impl Health {
     pub(super) fn new() -> Self {
-        Self { suspected: AtomicBool::new(true), state: Mutex::default() }
+        Self {
+            suspected: AtomicBool::new(true),
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn is_suspected(&self) -> bool {
@@ -76,7 +79,12 @@ impl Health {
         let mut state = lock(&self.state);
         state.last_answer = Some(Instant::now());
         state.last_sign = Some(sign);
-        state.clock_ahead_ms = Some(sign.clock.unix_ms().cast_signed().wrapping_sub(now_unix_ms.cast_signed()));
+        state.clock_ahead_ms = Some(
+            sign.clock
+                .unix_ms()
+                .cast_signed()
+                .wrapping_sub(now_unix_ms.cast_signed()),
+        );
         state.error = None;
         state.down_until = None;
         self.suspected.swap(false, Ordering::Relaxed)
@@ -117,7 +125,9 @@ impl Health {
         NodeStatus {
             suspected,
             learnt: sign.is_some(),
-            last_answer_ms_ago: state.last_answer.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            last_answer_ms_ago: state
+                .last_answer
+                .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
             error: state.error.clone(),
             clock_ahead_ms: state.clock_ahead_ms,
             incarnation: sign.map(|s| s.incarnation),

@@ -108,7 +108,10 @@ impl Node {
             if reply.replies.len() == expected {
                 Ok(reply)
             } else {
-                Err(PostError::sent(format!("the node gave {} answers to {expected} questions", reply.replies.len())))
+                Err(PostError::sent(format!(
+                    "the node gave {} answers to {expected} questions",
+                    reply.replies.len()
+                )))
             }
         });
         match &result {
@@ -133,7 +136,10 @@ impl Node {
         slot: &mut Option<Connection>,
         requests: Vec<(register::Key, register::Request)>,
     ) -> Result<EnvelopeReply, PostError> {
-        let envelope = Envelope { clock: self.clocks.tick(), requests };
+        let envelope = Envelope {
+            clock: self.clocks.tick(),
+            requests,
+        };
         let body = encode(&envelope)?;
         drop(envelope);
         let (status, body) = self.post(slot, EXCHANGE_PATH, body).await?;
@@ -144,7 +150,11 @@ impl Node {
 
     /// One page.
     pub(super) async fn page(&self, request: &PageRequest) -> Result<PageReply, PostError> {
-        let _turn = self.pages.acquire().await.map_err(|_| PostError::unsent("kvfront is stopping"))?;
+        let _turn = self
+            .pages
+            .acquire()
+            .await
+            .map_err(|_| PostError::unsent("kvfront is stopping"))?;
         let mut slot = lock(&self.idle_page_connections).pop();
         let result: Result<_, PostError> = async {
             let (status, body) = self.post(&mut slot, PAGE_PATH, encode(request)?).await?;
@@ -190,7 +200,9 @@ impl Node {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), PostError> {
-        if slot.is_none() && let Some(reason) = self.health.why_down() {
+        if slot.is_none()
+            && let Some(reason) = self.health.why_down()
+        {
             return Err(PostError::unsent(reason));
         }
         let connection = match connected(slot, &self.backend.authority).await {
@@ -207,7 +219,12 @@ impl Node {
         self.suspect(&format!("no answer for {} ms", SUSPECT_AFTER.as_millis()));
         timeout(REQUEST_TIMEOUT - SUSPECT_AFTER, post)
             .await
-            .unwrap_or_else(|_| Err(PostError::sent(format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis()))))
+            .unwrap_or_else(|_| {
+                Err(PostError::sent(format!(
+                    "no answer within {} ms",
+                    REQUEST_TIMEOUT.as_millis()
+                )))
+            })
     }
 
     /// The decoded body of a 200; otherwise what the node said was wrong.
@@ -215,7 +232,9 @@ impl Node {
         if status == StatusCode::OK {
             return postcard::from_bytes(body).map_err(|e| PostError::sent(format!("the answer cannot be read: {e}")));
         }
-        let detail = serde_json::from_slice::<Refusal>(body).map(|r| r.detail).unwrap_or_default();
+        let detail = serde_json::from_slice::<Refusal>(body)
+            .map(|r| r.detail)
+            .unwrap_or_default();
         Err(match status {
             // Refused as a whole, before any request in it was looked at: as if never sent.
             StatusCode::CONFLICT => PostError::unsent(format!("the node refuses our clock: {detail}")),
@@ -256,7 +275,8 @@ impl Node {
         let now = self.batch_max.load(Ordering::Relaxed);
         if now < ENVELOPE_MAX_REQUESTS {
             // Two lanes may overwrite each other's step; the limit only steers.
-            self.batch_max.store((now + now / 8 + 1).min(ENVELOPE_MAX_REQUESTS), Ordering::Relaxed);
+            self.batch_max
+                .store((now + now / 8 + 1).min(ENVELOPE_MAX_REQUESTS), Ordering::Relaxed);
         }
     }
 }
@@ -268,7 +288,9 @@ struct Refusal {
 }
 
 fn encode<T: serde::Serialize>(message: &T) -> Result<Bytes, PostError> {
-    postcard::to_stdvec(message).map(Bytes::from).map_err(|e| PostError::unsent(format!("cannot be encoded: {e}")))
+    postcard::to_stdvec(message)
+        .map(Bytes::from)
+        .map_err(|e| PostError::unsent(format!("cannot be encoded: {e}")))
 }
 
 fn fail_all(tickets: Vec<Ticket>, error: &PostError) {
@@ -303,7 +325,11 @@ pub(super) async fn run_probe(node: Arc<Node>, stop: Shutdown) {
                 _ = node.ask(&mut slot, Vec::new()) => {}
             }
         }
-        let pause = if !node.health.is_learnt() { PROBE_UNKNOWN_EVERY } else { PROBE_SUSPECTED_EVERY };
+        let pause = if !node.health.is_learnt() {
+            PROBE_UNKNOWN_EVERY
+        } else {
+            PROBE_SUSPECTED_EVERY
+        };
         if !stop.sleep(pause).await {
             return;
         }

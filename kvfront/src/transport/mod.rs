@@ -8,6 +8,8 @@ mod connection;
 mod health;
 mod lane;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +72,13 @@ impl Transport {
         let nodes: Vec<_> = backends
             .iter()
             .map(|backend| {
-                let node =
-                    Node::new(backend.clone(), Arc::clone(&clocks), Arc::clone(metrics), Arc::clone(&came_back), PAGES_PER_NODE);
+                let node = Node::new(
+                    backend.clone(),
+                    Arc::clone(&clocks),
+                    Arc::clone(metrics),
+                    Arc::clone(&came_back),
+                    PAGES_PER_NODE,
+                );
                 Arc::new(node)
             })
             .collect();
@@ -81,13 +88,21 @@ impl Transport {
             }
             tracker.spawn(lane::run_probe(Arc::clone(node), stop.clone()));
         }
-        Arc::new(Self { nodes, clocks, came_back, tracker, stop })
+        Arc::new(Self {
+            nodes,
+            clocks,
+            came_back,
+            tracker,
+            stop,
+        })
     }
 
     /// Queues one message. Its reply or failure arrives in `mailbox`, exactly once.
     pub fn send(&self, node: usize, key: Key, request: Request, mailbox: &Arc<Mailbox>, round: u32, rank: usize) {
         let ticket = Ticket::new(Arc::clone(mailbox), round, rank);
-        self.nodes[node].queue.push(Pending::new(key, request, Instant::now() + QUEUE_WAIT_MAX, ticket));
+        self.nodes[node]
+            .queue
+            .push(Pending::new(key, request, Instant::now() + QUEUE_WAIT_MAX, ticket));
     }
 
     /// Asks a node for one page of at most `limit` records; for fewer, when that many are too large to be read.
@@ -98,12 +113,18 @@ impl Transport {
         let place = &self.nodes[node];
         let mut smaller = 0;
         loop {
-            let request = PageRequest { clock: self.clocks.tick(), list: list.clone(), limit };
-            let answer = timeout(REQUEST_TIMEOUT, place.page(&request)).await.unwrap_or_else(|_| {
-                let reason = format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis());
-                place.failed("page", &reason);
-                Err(PostError::sent(reason))
-            });
+            let request = PageRequest {
+                clock: self.clocks.tick(),
+                list: list.clone(),
+                limit,
+            };
+            let answer = timeout(REQUEST_TIMEOUT, place.page(&request))
+                .await
+                .unwrap_or_else(|_| {
+                    let reason = format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis());
+                    place.failed("page", &reason);
+                    Err(PostError::sent(reason))
+                });
             match answer {
                 Err(error) if error.too_large && smaller < SMALLER_PAGES_MAX => {
                     smaller += 1;
@@ -111,7 +132,10 @@ impl Transport {
                 }
                 // Records that are not at the end but none of them here: nobody would ever get anywhere.
                 Ok(page) if page.records.is_empty() && !page.end => {
-                    return Err(PageError { node, reason: "the node sent an empty page".to_owned() });
+                    return Err(PageError {
+                        node,
+                        reason: "the node sent an empty page".to_owned(),
+                    });
                 }
                 answer => return answer.map_err(|e| PageError { node, reason: e.reason }),
             }

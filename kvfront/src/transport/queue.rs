@@ -61,18 +61,31 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn new(mailbox: Arc<Mailbox>, round: u32, rank: usize) -> Self {
-        Self { mailbox: Some(mailbox), round, rank }
+        Self {
+            mailbox: Some(mailbox),
+            round,
+            rank,
+        }
     }
 
     pub(super) fn reply(mut self, reply: Reply) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.push(Event::Reply { round: self.round, rank: self.rank, reply });
+            mailbox.push(Event::Reply {
+                round: self.round,
+                rank: self.rank,
+                reply,
+            });
         }
     }
 
     pub(super) fn fail(mut self, delivered: bool, reason: String) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.push(Event::Failed { round: self.round, rank: self.rank, delivered, reason });
+            mailbox.push(Event::Failed {
+                round: self.round,
+                rank: self.rank,
+                delivered,
+                reason,
+            });
         }
     }
 }
@@ -81,7 +94,12 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(mailbox) = self.mailbox.take() {
             let (round, rank) = (self.round, self.rank);
-            mailbox.push(Event::Failed { round, rank, delivered: true, reason: "kvfront is stopping".to_owned() });
+            mailbox.push(Event::Failed {
+                round,
+                rank,
+                delivered: true,
+                reason: "kvfront is stopping".to_owned(),
+            });
         }
     }
 }
@@ -99,7 +117,13 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn new(key: Key, request: Request, give_up_at: Instant, ticket: Ticket) -> Self {
         let cost = cost_of(&key, &request);
-        Self { key, request, give_up_at, ticket, cost }
+        Self {
+            key,
+            request,
+            give_up_at,
+            ticket,
+            cost,
+        }
     }
 }
 
@@ -139,7 +163,9 @@ impl Queue {
                 return;
             }
         }
-        pending.ticket.fail(false, "too much is waiting for this node".to_owned());
+        pending
+            .ticket
+            .fail(false, "too much is waiting for this node".to_owned());
     }
 
     /// Waits for something to send and takes as much as fits one envelope, at most `max_requests`. Messages that have waited past their
@@ -148,7 +174,9 @@ impl Queue {
         loop {
             let (batch, late, more) = self.take_now(max_requests.clamp(1, ENVELOPE_MAX_REQUESTS), Instant::now());
             for pending in late {
-                pending.ticket.fail(false, "waited too long to be sent to this node".to_owned());
+                pending
+                    .ticket
+                    .fail(false, "waited too long to be sent to this node".to_owned());
             }
             if more {
                 self.arrived.notify_one();

@@ -91,11 +91,17 @@ async fn changes_go_on_while_any_one_node_is_away() {
     for away in 0..3 {
         cluster.stores[away].stop().await;
         for _ in 0..5 {
-            let (status, answer) = cluster.client.cas(json!({ "key": "cas", "old": n, "new": n + 1 })).await;
+            let (status, answer) = cluster
+                .client
+                .cas(json!({ "key": "cas", "old": n, "new": n + 1 }))
+                .await;
             assert_eq!((status, &answer["ok"]), (200, &json!(true)), "{answer}");
             n += 1;
         }
-        let (_, lock) = cluster.client.post(&format!("/lock/acquire/away:{away}"), json!(null)).await;
+        let (_, lock) = cluster
+            .client
+            .post(&format!("/lock/acquire/away:{away}"), json!(null))
+            .await;
         assert_eq!(lock["ok"], true, "{lock}");
         cluster.stores[away].start_again().await;
         eventually("it is back", || async {

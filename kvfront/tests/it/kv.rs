@@ -20,25 +20,46 @@ async fn a_key_lives_on_exactly_its_two_homes() {
         let homes = &homes[..2];
         eventually("two copies", || async {
             let copies = cluster.copies(&key).await;
-            let right = copies.iter().enumerate().all(|(node, copy)| copy.is_some() == homes.contains(&node));
+            let right = copies
+                .iter()
+                .enumerate()
+                .all(|(node, copy)| copy.is_some() == homes.contains(&node));
             right.then_some(())
         })
         .await;
     }
-    assert_eq!(cluster.client.get("/health").await, (200, json!({ "status": "ok", "backends": 3, "rf": 2 })));
+    assert_eq!(
+        cluster.client.get("/health").await,
+        (200, json!({ "status": "ok", "backends": 3, "rf": 2 }))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_every_kind_work_in_the_path() {
     let client = Cluster::start().await;
     let client = &client.client;
-    for key in ["a/b", "a:b", "ü ß/日本?#%&=+", "..", ".", "cas", "batch", "%2F", "x\u{0}y", "a//b/", &"k".repeat(1_024)] {
+    for key in [
+        "a/b",
+        "a:b",
+        "ü ß/日本?#%&=+",
+        "...",
+        "cas",
+        "batch",
+        "%2F",
+        "x\u{0}y",
+        "a//b/",
+        &"k".repeat(1_024),
+    ] {
         client.put(key, json!(key)).await;
         assert_eq!(client.value(key).await, Some(json!(key)), "{key:?}");
     }
     let (status, body) = client.get("/kv/a%2Fb").await;
     assert_eq!((status, &body["key"]), (200, &json!("a/b")));
-    assert_eq!(client.get("/kv/a/b").await.1["key"], "a/b", "a plain slash is the same key");
+    assert_eq!(
+        client.get("/kv/a/b").await.1["key"],
+        "a/b",
+        "a plain slash is the same key"
+    );
     assert_eq!(client.get("/kv/%2Fa").await.0, 404);
     assert_eq!(client.get("/kv/%FF").await.0, 400);
     assert_eq!(client.get("/kv/").await.0, 422);
@@ -56,7 +77,7 @@ async fn bad_calls_get_the_documented_status_and_a_reason() {
         ("", 400, "empty"),
         ("{\"value\":NaN}", 400, "JSON"),
         ("{}", 422, "value"),
-        ("[1]", 422, ""),
+        ("1", 422, "PutBody"),
         ("{\"value\":1,\"ttl_sec\":0}", 422, "ttl_sec"),
         ("{\"value\":1,\"ttl_sec\":\"x\"}", 422, "ttl_sec"),
         ("{\"value\":1,\"fence\":-1}", 422, "fence"),
@@ -76,7 +97,10 @@ async fn bad_calls_get_the_documented_status_and_a_reason() {
     assert_eq!(client.value("bad").await, None);
     assert_eq!(client.get("/kv/bad?consistency=all").await.0, 422);
     assert_eq!(client.cas(json!({ "key": "bad", "old": null })).await.0, 422);
-    assert_eq!(client.cas(json!({ "key": "bad", "version": "x", "new": 1 })).await.0, 422);
+    assert_eq!(
+        client.cas(json!({ "key": "bad", "version": "x", "new": 1 })).await.0,
+        422
+    );
     assert_eq!(client.get("/nothing").await.0, 404);
 }
 
@@ -106,77 +130,170 @@ async fn values_versions_and_etags() {
 async fn cas_by_value_and_by_version() {
     let cluster = Cluster::start().await;
     let client = &cluster.client;
-    assert_eq!(client.cas(json!({ "key": "c", "old": null, "new": 80 })).await.1["ok"], true);
+    assert_eq!(
+        client.cas(json!({ "key": "c", "old": null, "new": 80 })).await.1["ok"],
+        true
+    );
     let (status, refused) = client.cas(json!({ "key": "c", "old": 81, "new": 1 })).await;
-    assert_eq!((status, &refused["ok"], &refused["current"]), (200, &json!(false), &json!(80)));
-    let (_, swapped) = client.cas(json!({ "key": "c", "old": 80.0, "new": { "a": 1, "b": 2 } })).await;
+    assert_eq!(
+        (status, &refused["ok"], &refused["current"]),
+        (200, &json!(false), &json!(80))
+    );
+    let (_, swapped) = client
+        .cas(json!({ "key": "c", "old": 80.0, "new": { "a": 1, "b": 2 } }))
+        .await;
     assert_eq!(swapped["ok"], true, "numbers compare by value");
     let version = swapped["version"].clone();
     assert_eq!(client.get("/kv/c").await.1["version"], version);
-    let (_, swapped) = client.cas(json!({ "key": "c", "old": { "b": 2, "a": 1 }, "new": 5 })).await;
+    let (_, swapped) = client
+        .cas(json!({ "key": "c", "old": { "b": 2, "a": 1 }, "new": 5 }))
+        .await;
     assert_eq!(swapped["ok"], true, "objects ignore key order");
     let (_, refused) = client.cas(json!({ "key": "c", "version": version, "new": 6 })).await;
-    assert_eq!((&refused["ok"], &refused["current"], &refused["version"]), (&json!(false), &json!(5), &swapped["version"]));
-    assert_eq!(client.cas(json!({ "key": "c", "version": swapped["version"], "new": 6 })).await.1["ok"], true);
-    assert_eq!(client.cas(json!({ "key": "c", "version": null, "new": 7 })).await.1["ok"], false);
+    assert_eq!(
+        (&refused["ok"], &refused["current"], &refused["version"]),
+        (&json!(false), &json!(5), &swapped["version"])
+    );
+    assert_eq!(
+        client
+            .cas(json!({ "key": "c", "version": swapped["version"], "new": 6 }))
+            .await
+            .1["ok"],
+        true
+    );
+    assert_eq!(
+        client.cas(json!({ "key": "c", "version": null, "new": 7 })).await.1["ok"],
+        false
+    );
     let (_, absent) = client.cas(json!({ "key": "nobody", "old": 1, "new": 2 })).await;
     assert_eq!(absent, json!({ "ok": false, "current": null }));
-    assert_eq!(client.cas(json!({ "key": "nobody", "version": null, "new": 2 })).await.1["ok"], true);
+    assert_eq!(
+        client
+            .cas(json!({ "key": "nobody", "version": null, "new": 2 }))
+            .await
+            .1["ok"],
+        true
+    );
+}
+
+/// Many rounds of CAS from one state, one racer per client. Gives how many outcomes were unknown.
+async fn race(clients: &[Client], rounds: usize) -> usize {
+    let mut unknown = 0;
+    for round in 0..rounds {
+        let key = format!("race:{}", round % 3);
+        let races = clients.iter().enumerate().map(|(racer, client)| {
+            let key = &key;
+            async move {
+                let new = round * clients.len() + racer;
+                let (status, body) = client.cas(json!({ "key": key, "old": null, "new": new })).await;
+                assert!(status == 200 || body["outcome"] == "unknown", "{status} {body}");
+                ((status == 200).then(|| body["ok"] == true), new)
+            }
+        });
+        let outcomes = futures_util::future::join_all(races).await;
+        let winners: Vec<_> = outcomes.iter().filter(|(won, _)| *won == Some(true)).collect();
+        let unknown_ones: Vec<_> = outcomes.iter().filter(|(won, _)| won.is_none()).collect();
+        unknown += unknown_ones.len();
+        let value = clients[round % clients.len()].value(&key).await;
+        match winners.as_slice() {
+            [(_, new)] => assert_eq!(value, Some(json!(new)), "round {round}: {outcomes:?}"),
+            // Not known means either way: one of those took effect, or none of all did.
+            [] if unknown_ones.len() == clients.len() && value.is_none() => {}
+            [] => {
+                let explained = unknown_ones.iter().any(|(_, new)| value == Some(json!(new)));
+                assert!(explained, "round {round}: {outcomes:?} {value:?}");
+            }
+            more => panic!("round {round}: {} winners: {outcomes:?}", more.len()),
+        }
+        assert_eq!(clients[0].delete(&format!("/kv/{key}")).await.0, 200);
+    }
+    unknown
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_racing_cas_exactly_one_wins_each_time() {
-    const ROUNDS: usize = 150;
-    const RACERS: usize = 2;
     let cluster = Cluster::start().await;
-    let other = Client::ready(&cluster.addrs(), &[]).await;
-    cluster.client.put("race", json!(0)).await;
-    for round in 0..ROUNDS {
-        let races = [cluster.client.clone(), other.clone()].into_iter().enumerate().map(|(racer, client)| async move {
-            let new = (round + 1) * RACERS + racer;
-            let (status, body) =
-                client.cas(json!({ "key": format!("race:{}", round % 3), "old": null, "new": new })).await;
-            assert_eq!(status, 200, "{body}");
-            (body["ok"] == true, new)
-        });
-        let outcomes = futures_util::future::join_all(races).await;
-        let winners: Vec<_> = outcomes.iter().filter(|(won, _)| *won).collect();
-        assert_eq!(winners.len(), 1, "round {round}: {outcomes:?}");
-        let key = format!("race:{}", round % 3);
-        assert_eq!(other.value(&key).await, Some(json!(winners[0].1)), "round {round}");
-        assert_eq!(cluster.client.delete(&format!("/kv/{key}")).await.0, 200);
+    let clients = vec![cluster.client.clone(); 4];
+    assert_eq!(
+        race(&clients, 150).await,
+        0,
+        "without a fault, one kvfront knows every outcome"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_cas_racing_through_several_kvfronts_never_two_win() {
+    let cluster = Cluster::start().await;
+    let clients = [
+        cluster.client.clone(),
+        Client::ready(&cluster.addrs(), &[]).await,
+        Client::ready(&cluster.addrs(), &[]).await,
+    ];
+    race(&clients, 100).await;
+}
+
+/// Counts up from several tasks. Gives (certain, unknown) increments.
+async fn count_up(clients: &[Client], writers: usize, each: usize) -> (u64, u64) {
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| {
+            let client = clients[writer % clients.len()].clone();
+            tokio::spawn(async move {
+                let (mut certain, mut unknown) = (0, 0);
+                for _ in 0..each {
+                    loop {
+                        let (status, got) = client.get("/kv/counter").await;
+                        assert_eq!(status, 200, "{got}");
+                        let next = got["value"].as_u64().unwrap() + 1;
+                        let (status, answer) = client
+                            .cas(json!({ "key": "counter", "version": got["version"], "new": next }))
+                            .await;
+                        match (status, answer["ok"].as_bool()) {
+                            (200, Some(true)) => certain += 1,
+                            (200, Some(false)) => continue,
+                            _ => {
+                                assert_eq!(answer["outcome"], "unknown", "{status} {answer}");
+                                unknown += 1;
+                            }
+                        }
+                        break;
+                    }
+                }
+                (certain, unknown)
+            })
+        })
+        .collect();
+    let mut sum = (0, 0);
+    for task in tasks {
+        let (certain, unknown) = task.await.unwrap();
+        sum = (sum.0 + certain, sum.1 + unknown);
     }
+    sum
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_counters_lose_nothing() {
-    const WRITERS: usize = 6;
-    const EACH: usize = 15;
     let cluster = Cluster::start().await;
-    let other = Client::ready(&cluster.addrs(), &[]).await;
     cluster.client.put("counter", json!(0)).await;
-    let writers = (0..WRITERS).map(|writer| {
-        let client = if writer % 2 == 0 { cluster.client.clone() } else { other.clone() };
-        tokio::spawn(async move {
-            for _ in 0..EACH {
-                loop {
-                    let (_, got) = client.get("/kv/counter").await;
-                    let next = got["value"].as_u64().unwrap() + 1;
-                    let (status, answer) =
-                        client.cas(json!({ "key": "counter", "version": got["version"], "new": next })).await;
-                    // An unknown outcome would be a 503; without a fault there is none.
-                    assert_eq!(status, 200, "{answer}");
-                    if answer["ok"] == true {
-                        break;
-                    }
-                }
-            }
-        })
-    });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.unwrap();
-    }
-    assert_eq!(cluster.client.value("counter").await, Some(json!(WRITERS * EACH)));
+    let clients = [cluster.client.clone()];
+    assert_eq!(
+        count_up(&clients, 6, 15).await,
+        (90, 0),
+        "without a fault, one kvfront knows every outcome"
+    );
+    assert_eq!(cluster.client.value("counter").await, Some(json!(90)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_through_several_kvfronts_lose_nothing() {
+    let cluster = Cluster::start().await;
+    cluster.client.put("counter", json!(0)).await;
+    let clients = [cluster.client.clone(), Client::ready(&cluster.addrs(), &[]).await];
+    let (certain, unknown) = count_up(&clients, 4, 10).await;
+    let counted = cluster.client.value("counter").await.unwrap().as_u64().unwrap();
+    assert!(
+        (certain..=certain + unknown).contains(&counted),
+        "{counted}: {certain} certain, {unknown} unknown"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,15 +303,27 @@ async fn deletes_and_times_to_live() {
     let put = client.put("d", json!(1)).await;
     let (_, refused) = client.delete("/kv/d?version=0000000000000001-0000000000000001").await;
     assert_eq!((&refused["ok"], &refused["current"]), (&json!(false), &json!(1)));
-    let (_, deleted) = client.delete(&format!("/kv/d?version={}", put["version"].as_str().unwrap())).await;
+    let (_, deleted) = client
+        .delete(&format!("/kv/d?version={}", put["version"].as_str().unwrap()))
+        .await;
     assert_eq!(deleted, json!({ "ok": true }));
     assert_eq!(client.value("d").await, None);
-    assert_eq!(client.delete("/kv/d").await, (200, json!({ "ok": true })), "deleting nothing is fine");
+    assert_eq!(
+        client.delete("/kv/d").await,
+        (200, json!({ "ok": true })),
+        "deleting nothing is fine"
+    );
 
     assert_eq!(client.put_raw("/kv/t", "{\"value\":1,\"ttl_sec\":0.3}").await.0, 200);
     assert_eq!(client.value("t").await, Some(json!(1)));
-    eventually("the value ends", || async { client.value("t").await.is_none().then_some(()) }).await;
-    assert_eq!(client.cas(json!({ "key": "t", "version": null, "new": 2 })).await.1["ok"], true);
+    eventually("the value ends", || async {
+        client.value("t").await.is_none().then_some(())
+    })
+    .await;
+    assert_eq!(
+        client.cas(json!({ "key": "t", "version": null, "new": 2 })).await.1["ok"],
+        true
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,9 +332,18 @@ async fn fences_refuse_what_is_late() {
     let client = &cluster.client;
     assert_eq!(client.put_raw("/kv/f", "{\"value\":1,\"fence\":5}").await.1["ok"], true);
     let (status, late) = client.put_raw("/kv/f", "{\"value\":2,\"fence\":4}").await;
-    assert_eq!((status, &late["ok"], &late["fence_seen"]), (200, &json!(false), &json!(5)));
+    assert_eq!(
+        (status, &late["ok"], &late["fence_seen"]),
+        (200, &json!(false), &json!(5))
+    );
     let (_, late) = client.cas(json!({ "key": "f", "old": 1, "new": 2, "fence": 4 })).await;
     assert_eq!((&late["ok"], &late["fence_seen"]), (&json!(false), &json!(5)));
-    assert_eq!(client.cas(json!({ "key": "f", "old": 1, "new": 2, "fence": 6 })).await.1["ok"], true);
+    assert_eq!(
+        client
+            .cas(json!({ "key": "f", "old": 1, "new": 2, "fence": 6 }))
+            .await
+            .1["ok"],
+        true
+    );
     assert_eq!(client.value("f").await, Some(json!(2)));
 }

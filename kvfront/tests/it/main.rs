@@ -1,6 +1,11 @@
 //! kvfront over nodes in this process: real kvstores on port 0 with databases in temporary folders, and stand-ins that misbehave on
 //! command. One binary, every test on its own cluster.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic in a test, its helpers included, is the report"
+)]
+
 mod faults;
 mod hints;
 mod kv;

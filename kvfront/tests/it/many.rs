@@ -28,7 +28,9 @@ fn expected(keys: impl Iterator<Item = usize>) -> Vec<(String, Value)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn scans_are_complete_ordered_and_current() {
     let mut cluster = Cluster::start().await;
-    let puts: Vec<Value> = (0..60).map(|i| json!({ "op": "put", "key": format!("s:{i:03}"), "value": i })).collect();
+    let puts: Vec<Value> = (0..60)
+        .map(|i| json!({ "op": "put", "key": format!("s:{i:03}"), "value": i }))
+        .collect();
     let (status, answer) = cluster.client.post("/kv/batch", json!({ "ops": puts })).await;
     assert_eq!(status, 200, "{answer}");
     for key in ["s", "t", "r:1", "s;"] {
@@ -47,8 +49,14 @@ async fn scans_are_complete_ordered_and_current() {
         assert_eq!(reversed, expected(left().rev()), "limit {limit}, reversed");
     }
     assert_eq!(scan_all(&client, "limit=1000").await.len(), 44);
-    assert_eq!(client.get("/kv?prefix=nobody").await.1, json!({ "items": [], "next": null }));
-    assert_eq!(client.get("/kv?prefix=s%3A&after=s%3A050&limit=2").await.1["items"][0]["key"], "s:052");
+    assert_eq!(
+        client.get("/kv?prefix=nobody").await.1,
+        json!({ "items": [], "next": null })
+    );
+    assert_eq!(
+        client.get("/kv?prefix=s%3A&after=s%3A050&limit=2").await.1["items"][0]["key"],
+        "s:052"
+    );
     for bad in ["limit=0", "limit=1001", "limit=x", "reverse=maybe"] {
         assert_eq!(client.get(&format!("/kv?{bad}")).await.0, 422, "{bad}");
     }
@@ -57,11 +65,18 @@ async fn scans_are_complete_ordered_and_current() {
     cluster.stores[0].stop().await;
     cluster.client.put("s:999", json!(999)).await;
     let all: Vec<_> = left().chain([999]).collect();
-    assert_eq!(scan_all(&client, "prefix=s%3A&limit=7").await, expected(all.iter().copied()));
+    assert_eq!(
+        scan_all(&client, "prefix=s%3A&limit=7").await,
+        expected(all.iter().copied())
+    );
     // With two away it is no scan.
     cluster.stores[1].stop().await;
     let (status, answer) = client.get("/kv?prefix=s%3A").await;
-    assert_eq!((status, &answer["answered"], &answer["replicas"]), (503, &json!(1), &json!(3)), "{answer}");
+    assert_eq!(
+        (status, &answer["answered"], &answer["replicas"]),
+        (503, &json!(1), &json!(3)),
+        "{answer}"
+    );
     cluster.stores[0].start_again().await;
     cluster.stores[1].start_again().await;
     eventually("complete again", || async {
@@ -69,7 +84,10 @@ async fn scans_are_complete_ordered_and_current() {
         (status == 200).then_some(())
     })
     .await;
-    assert_eq!(scan_all(&client, "prefix=s%3A&limit=7").await, expected(all.iter().copied()));
+    assert_eq!(
+        scan_all(&client, "prefix=s%3A&limit=7").await,
+        expected(all.iter().copied())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,13 +117,20 @@ async fn a_batch_answers_each_operation_on_its_own() {
     assert_eq!(statuses, [200, 200, 200, 200, 200, 404, 200, 200, 422, 422], "{answer}");
     assert_eq!((&results[1]["value"], &results[2]["ok"]), (&json!(1), &json!(true)));
     assert_eq!((&results[3]["ok"], &results[3]["current"]), (&json!(false), &json!(2)));
-    assert_eq!((&results[6]["ok"], &results[7]["ok"]), (&json!(true), &json!(false)), "an owned lock needs its token");
+    assert_eq!(
+        (&results[6]["ok"], &results[7]["ok"]),
+        (&json!(true), &json!(false)),
+        "an owned lock needs its token"
+    );
 
     let many: Vec<_> = (0..1_025).map(|_| json!({ "op": "get", "key": "a" })).collect();
     let (status, answer) = cluster.client.post("/kv/batch", json!({ "ops": many })).await;
     assert_eq!(status, 413);
     assert!(answer["detail"].as_str().unwrap().contains("1025"));
-    let (status, answer) = cluster.client.post("/kv/batch", json!({ "ops": [{ "op": "jump", "key": "a" }] })).await;
+    let (status, answer) = cluster
+        .client
+        .post("/kv/batch", json!({ "ops": [{ "op": "jump", "key": "a" }] }))
+        .await;
     assert_eq!(status, 422, "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("jump"), "{answer}");
 }
@@ -118,11 +143,22 @@ async fn an_ordered_batch_stops_at_the_first_refusal() {
         { "op": "cas", "key": "y", "old": 5, "new": 6 },
         { "op": "put", "key": "z", "value": 1 },
     ]);
-    let (_, answer) = cluster.client.post("/kv/batch", json!({ "ops": ops, "ordered": true })).await;
-    let statuses: Vec<_> = answer["results"].as_array().unwrap().iter().map(|r| r["status"].as_u64().unwrap()).collect();
+    let (_, answer) = cluster
+        .client
+        .post("/kv/batch", json!({ "ops": ops, "ordered": true }))
+        .await;
+    let statuses: Vec<_> = answer["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["status"].as_u64().unwrap())
+        .collect();
     assert_eq!(statuses, [200, 200, 424], "{answer}");
     assert_eq!(answer["results"][1]["ok"], false);
-    assert_eq!((cluster.client.value("x").await, cluster.client.value("z").await), (Some(json!(1)), None));
+    assert_eq!(
+        (cluster.client.value("x").await, cluster.client.value("z").await),
+        (Some(json!(1)), None)
+    );
     let (_, answer) = cluster.client.post("/kv/batch", json!({ "ops": ops })).await;
     assert_eq!(answer["results"][2]["status"], 200, "unordered, each is on its own");
 }

@@ -23,10 +23,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// Nothing here may take longer.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Polls until the condition gives a value.
-pub async fn eventually<T, Fut: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> Fut) -> T {
+pub(crate) async fn eventually<T, Fut: Future<Output = Option<T>>>(
+    what: &str,
+    mut condition: impl FnMut() -> Fut,
+) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(value) = condition().await {
@@ -53,8 +56,8 @@ fn any_port() -> SocketAddr {
 }
 
 /// A real kvstore that can be stopped and started again over the same database.
-pub struct Store {
-    pub addr: SocketAddr,
+pub(crate) struct Store {
+    pub(crate) addr: SocketAddr,
     file: std::path::PathBuf,
     running: Option<(Shutdown, JoinHandle<anyhow::Result<()>>)>,
 }
@@ -62,7 +65,11 @@ pub struct Store {
 impl Store {
     async fn start(dir: &Path, name: &str) -> Self {
         let listener = listen(any_port()).await;
-        let mut store = Self { addr: listener.local_addr().unwrap(), file: dir.join(format!("{name}.db")), running: None };
+        let mut store = Self {
+            addr: listener.local_addr().unwrap(),
+            file: dir.join(format!("{name}.db")),
+            running: None,
+        };
         store.serve(listener);
         store
     }
@@ -74,19 +81,19 @@ impl Store {
         self.running = Some((shutdown.clone(), tokio::spawn(kvstore::run(config, listener, shutdown))));
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let (shutdown, task) = self.running.take().expect("it runs");
         shutdown.stop();
         task.await.unwrap().unwrap();
     }
 
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         let listener = listen(self.addr).await;
         self.serve(listener);
     }
 
     /// What it holds itself of a key.
-    pub async fn own(&self, key: &str) -> Option<Value> {
+    pub(crate) async fn own(&self, key: &str) -> Option<Value> {
         let url = format!("http://{}/kv/{}", self.addr, kv_api::encode_key(key));
         let answer = reqwest::get(url).await.unwrap();
         if answer.status() == 404 {
@@ -98,57 +105,71 @@ impl Store {
 
 /// A kvfront and a client of it.
 #[derive(Clone)]
-pub struct Client {
-    pub base: String,
+pub(crate) struct Client {
+    pub(crate) base: String,
     http: reqwest::Client,
 }
 
 /// Status and body of an answer.
-pub type Answer = (u16, Value);
+pub(crate) type Answer = (u16, Value);
 
 impl Client {
-    pub async fn start(backends: &[SocketAddr], flags: &[&str]) -> Self {
-        let list = backends.iter().map(|addr| format!("http://{addr}")).collect::<Vec<_>>().join(",");
-        let args = ["kvfront", "--backends", &list, "--hint-flush-sec", "0.3"].into_iter().chain(flags.iter().copied());
+    pub(crate) async fn start(backends: &[SocketAddr], flags: &[&str]) -> Self {
+        let list = backends
+            .iter()
+            .map(|addr| format!("http://{addr}"))
+            .collect::<Vec<_>>()
+            .join(",");
+        let args = ["kvfront", "--backends", &list, "--hint-flush-sec", "0.3"]
+            .into_iter()
+            .chain(flags.iter().copied());
         let config: kvfront::Config = service::settings::try_parse_from(args).unwrap();
         let listener = listen(any_port()).await;
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(kvfront::run(config, listener, Shutdown::new()));
-        Self { base, http: reqwest::Client::new() }
+        Self {
+            base,
+            http: reqwest::Client::new(),
+        }
     }
 
     /// Started, and ready.
-    pub async fn ready(backends: &[SocketAddr], flags: &[&str]) -> Self {
+    pub(crate) async fn ready(backends: &[SocketAddr], flags: &[&str]) -> Self {
         let client = Self::start(backends, flags).await;
-        eventually("ready", || async { (client.get("/ready").await.0 == 200).then_some(()) }).await;
+        eventually("ready", || async {
+            (client.get("/ready").await.0 == 200).then_some(())
+        })
+        .await;
         client
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(self.http.get(format!("{}{path}", self.base))).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(self.http.delete(format!("{}{path}", self.base))).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(self.http.post(format!("{}{path}", self.base)).body(body.to_string())).await
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.http.post(format!("{}{path}", self.base)).body(body.to_string()))
+            .await
     }
 
-    pub async fn put_raw(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
-        self.send(self.http.put(format!("{}{path}", self.base)).body(body)).await
+    pub(crate) async fn put_raw(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.send(self.http.put(format!("{}{path}", self.base)).body(body))
+            .await
     }
 
     /// Writes a value; must succeed.
-    pub async fn put(&self, key: &str, value: Value) -> Value {
+    pub(crate) async fn put(&self, key: &str, value: Value) -> Value {
         let path = format!("/kv/{}", kv_api::encode_key(key));
         let (status, body) = self.put_raw(&path, json!({ "value": value }).to_string()).await;
         assert_eq!((status, &body["ok"]), (200, &json!(true)), "{body}");
@@ -156,7 +177,7 @@ impl Client {
     }
 
     /// Reads a value; `None` when it is not there.
-    pub async fn value(&self, key: &str) -> Option<Value> {
+    pub(crate) async fn value(&self, key: &str) -> Option<Value> {
         let (status, body) = self.get(&format!("/kv/{}", kv_api::encode_key(key))).await;
         match status {
             200 => Some(body["value"].clone()),
@@ -168,50 +189,71 @@ impl Client {
         }
     }
 
-    pub async fn cas(&self, body: Value) -> Answer {
+    pub(crate) async fn cas(&self, body: Value) -> Answer {
         self.post("/kv/cas", body).await
     }
 }
 
 /// Three real kvstores and a kvfront.
-pub struct Cluster {
-    pub stores: Vec<Store>,
-    pub client: Client,
+pub(crate) struct Cluster {
+    pub(crate) stores: Vec<Store>,
+    pub(crate) client: Client,
     _dir: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(3, &[]).await
     }
 
-    pub async fn with(nodes: usize, flags: &[&str]) -> Self {
+    pub(crate) async fn with(nodes: usize, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut stores = Vec::new();
         for node in 0..nodes {
             stores.push(Store::start(dir.path(), &format!("node{node}")).await);
         }
         let client = Client::ready(&stores.iter().map(|s| s.addr).collect::<Vec<_>>(), flags).await;
-        Self { stores, client, _dir: dir }
+        Self {
+            stores,
+            client,
+            _dir: dir,
+        }
     }
 
-    pub fn addrs(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
         self.stores.iter().map(|store| store.addr).collect()
     }
 
     /// Places in `stores`, homes of the key first.
-    pub fn list_of(&self, key: &str) -> Vec<usize> {
-        let list = self.addrs().iter().map(|addr| format!("http://{addr}")).collect::<Vec<_>>().join(",");
+    pub(crate) fn list_of(&self, key: &str) -> Vec<usize> {
+        let list = self
+            .addrs()
+            .iter()
+            .map(|addr| format!("http://{addr}"))
+            .collect::<Vec<_>>()
+            .join(",");
         let ring = kvfront::ring::Ring::new(kvfront::ring::Backend::parse_list(&list).unwrap(), 2).unwrap();
         let names = &ring.preference(&Key::data(key)).names;
-        names.iter().map(|name| self.stores.iter().position(|s| **name == *format!("http://{}", s.addr)).unwrap()).collect()
+        names
+            .iter()
+            .map(|name| {
+                self.stores
+                    .iter()
+                    .position(|s| **name == *format!("http://{}", s.addr))
+                    .unwrap()
+            })
+            .collect()
     }
 
     /// What each store holds of a key itself.
-    pub async fn copies(&self, key: &str) -> Vec<Option<Value>> {
+    pub(crate) async fn copies(&self, key: &str) -> Vec<Option<Value>> {
         let mut copies = Vec::new();
         for store in &self.stores {
-            copies.push(if store.running.is_some() { store.own(key).await } else { None });
+            copies.push(if store.running.is_some() {
+                store.own(key).await
+            } else {
+                None
+            });
         }
         copies
     }
@@ -219,7 +261,7 @@ impl Cluster {
 
 /// How a stand-in misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub(crate) enum Mood {
     /// Not at all.
     Well,
     /// Takes requests and never answers; nothing is done.
@@ -236,8 +278,8 @@ pub enum Mood {
 
 /// A node in memory, around the real acceptor.
 #[derive(Clone)]
-pub struct StandIn {
-    pub addr: SocketAddr,
+pub(crate) struct StandIn {
+    pub(crate) addr: SocketAddr,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -250,10 +292,19 @@ struct Inner {
 }
 
 impl StandIn {
-    pub async fn start() -> Self {
-        let inner = Inner { records: BTreeMap::new(), floor: Ballot::ZERO, commit: 0, mood: Mood::Well, envelopes: Vec::new() };
+    pub(crate) async fn start() -> Self {
+        let inner = Inner {
+            records: BTreeMap::new(),
+            floor: Ballot::ZERO,
+            commit: 0,
+            mood: Mood::Well,
+            envelopes: Vec::new(),
+        };
         let listener = listen(any_port()).await;
-        let node = Self { addr: listener.local_addr().unwrap(), inner: Arc::new(Mutex::new(inner)) };
+        let node = Self {
+            addr: listener.local_addr().unwrap(),
+            inner: Arc::new(Mutex::new(inner)),
+        };
         let router = Router::new()
             .route("/internal/exchange", post(exchange))
             .route("/internal/page", post(page))
@@ -262,18 +313,18 @@ impl StandIn {
         node
     }
 
-    pub async fn three() -> (Vec<Self>, Vec<SocketAddr>) {
+    pub(crate) async fn three() -> (Vec<Self>, Vec<SocketAddr>) {
         let nodes = vec![Self::start().await, Self::start().await, Self::start().await];
         let addrs = nodes.iter().map(|node| node.addr).collect();
         (nodes, addrs)
     }
 
-    pub fn set(&self, mood: Mood) {
+    pub(crate) fn set(&self, mood: Mood) {
         self.inner.lock().unwrap().mood = mood;
     }
 
     /// Sizes of the envelopes received, probes left out.
-    pub fn envelopes(&self) -> Vec<usize> {
+    pub(crate) fn envelopes(&self) -> Vec<usize> {
         self.inner.lock().unwrap().envelopes.clone()
     }
 
@@ -291,7 +342,13 @@ async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
     let envelope: Envelope = postcard::from_bytes(&body).unwrap();
     match node.mood() {
         Mood::Silent => std::future::pending().await,
-        Mood::Skewed => return (StatusCode::CONFLICT, axum::Json(json!({ "detail": "clock skew: on purpose" }))).into_response(),
+        Mood::Skewed => {
+            return (
+                StatusCode::CONFLICT,
+                axum::Json(json!({ "detail": "clock skew: on purpose" })),
+            )
+                .into_response();
+        }
         Mood::Broken => return (StatusCode::INTERNAL_SERVER_ERROR, "no JSON").into_response(),
         Mood::Well | Mood::Mute | Mood::Ahead => {}
     }
@@ -306,7 +363,11 @@ async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
             .into_iter()
             .map(|(key, request)| {
                 let text = key.as_text().to_owned();
-                let decision = decide(inner.records.get(&text).map(|(_, record, _)| record), inner.floor, &request);
+                let decision = decide(
+                    inner.records.get(&text).map(|(_, record, _)| record),
+                    inner.floor,
+                    &request,
+                );
                 inner.commit += 1;
                 match decision.change {
                     Change::Nothing => {}
@@ -322,7 +383,13 @@ async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
                 decision.reply
             })
             .collect();
-        EnvelopeReply { clock, incarnation: 1, commit: inner.commit, floor: inner.floor, replies }
+        EnvelopeReply {
+            clock,
+            incarnation: 1,
+            commit: inner.commit,
+            floor: inner.floor,
+            replies,
+        }
     };
     if node.mood() == Mood::Mute {
         std::future::pending::<()>().await;
@@ -347,7 +414,11 @@ async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
     };
     let mut records: Vec<PageRecord> = match &request.list {
         List::Keys { prefix, after, reverse } => {
-            let mut all: Vec<_> = inner.records.iter().filter(|(text, _)| text.starts_with(prefix.as_str())).collect();
+            let mut all: Vec<_> = inner
+                .records
+                .iter()
+                .filter(|(text, _)| text.starts_with(prefix.as_str()))
+                .collect();
             if *reverse {
                 all.reverse();
             }
@@ -356,10 +427,17 @@ async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
                 Some(after) => text > after,
                 None => true,
             };
-            all.into_iter().filter(|(text, _)| behind(text)).map(|(_, record)| show(record)).collect()
+            all.into_iter()
+                .filter(|(text, _)| behind(text))
+                .map(|(_, record)| show(record))
+                .collect()
         }
         List::Hints { after_commit } => {
-            let mut hints: Vec<_> = inner.records.values().filter(|(_, r, c)| r.hint_for.is_some() && c > after_commit).collect();
+            let mut hints: Vec<_> = inner
+                .records
+                .values()
+                .filter(|(_, r, c)| r.hint_for.is_some() && c > after_commit)
+                .collect();
             hints.sort_by_key(|(_, _, commit)| *commit);
             hints.into_iter().map(show).collect()
         }
@@ -367,6 +445,12 @@ async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
     let limit = usize::try_from(request.limit).unwrap();
     let end = records.len() <= limit;
     records.truncate(limit);
-    let reply = PageReply { clock, floor: inner.floor, incarnation: 1, records, end };
+    let reply = PageReply {
+        clock,
+        floor: inner.floor,
+        incarnation: 1,
+        records,
+        end,
+    };
     postcard::to_stdvec(&reply).unwrap().into_response()
 }

@@ -1,0 +1,297 @@
+//! What becomes of a message: answered once, sent at most once, and an honest word about whether it can have arrived.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use register::message::Held;
+use register::proposer::{Event, Limits};
+use register::{Ballot, Envelope, EnvelopeReply, HlcTime, Key, Reply, Request, State};
+use service::metrics::Metrics;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+
+use super::queue::{ENVELOPE_MAX_BYTES, ENVELOPE_MAX_REQUESTS, Pending, QUEUE_MAX_REQUESTS, Queue, Ticket};
+use super::{Mailbox, Transport};
+use crate::clocks::{Clocks, system_clock};
+use crate::metrics::FrontMetrics;
+use crate::ring::Backend;
+
+fn transport_to(addr: SocketAddr) -> Arc<Transport> {
+    let backend = Backend::parse(&format!("http://{addr}")).unwrap();
+    let clocks = Arc::new(Clocks::new(500, Limits::default(), system_clock()));
+    Transport::start(&[backend], clocks, &Arc::new(FrontMetrics::new(&Metrics::new("test"))))
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// Reads one HTTP request with a body; `None` when the peer has closed.
+async fn read_envelope(stream: &mut TcpStream) -> Option<Envelope> {
+    let mut bytes = Vec::new();
+    loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap()
+            .parse::<usize>()
+            .unwrap();
+        while bytes.len() < head + 4 + length {
+            stream.read_buf(&mut bytes).await.ok()?;
+        }
+        return Some(postcard::from_bytes(&bytes[head + 4..head + 4 + length]).unwrap());
+    }
+}
+
+async fn answer(stream: &mut TcpStream, envelope: &Envelope) {
+    let nothing = Held {
+        accepted: Ballot::ZERO,
+        state: None,
+        promised: Ballot::ZERO,
+        floor: Ballot::ZERO,
+    };
+    let replies = envelope
+        .requests
+        .iter()
+        .map(|_| Reply::Holds(nothing.clone()))
+        .collect();
+    let clock = HlcTime::from_unix_ms(system_clock()());
+    let body = postcard::to_stdvec(&EnvelopeReply {
+        clock,
+        incarnation: 1,
+        commit: 1,
+        floor: Ballot::ZERO,
+        replies,
+    })
+    .unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+}
+
+async fn one_event(mailbox: &Mailbox) -> Event {
+    let mut events = timeout(Duration::from_secs(10), mailbox.take())
+        .await
+        .expect("an event comes");
+    assert_eq!(events.len(), 1);
+    events.remove(0)
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_breaks_is_not_sent_again() {
+    let (listener, addr) = listener().await;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    // Reads whole requests and hangs up without a word, after a first good answer on each connection.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                while let Some(envelope) = read_envelope(&mut stream).await {
+                    let real = !envelope.requests.is_empty();
+                    if real && count.fetch_add(1, Ordering::SeqCst) > 0 {
+                        return;
+                    }
+                    answer(&mut stream, &envelope).await;
+                }
+            });
+        }
+    });
+    let transport = transport_to(addr);
+    let mailbox = Mailbox::new();
+    transport.send(0, Key::data("k"), Request::Read, &mailbox, 7, 1);
+    assert!(matches!(
+        one_event(&mailbox).await,
+        Event::Reply { round: 7, rank: 1, .. }
+    ));
+    transport.send(0, Key::data("k"), Request::Read, &mailbox, 8, 1);
+    match one_event(&mailbox).await {
+        Event::Failed {
+            round: 8,
+            delivered: true,
+            ..
+        } => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "each message was sent once");
+    transport.stop().await;
+}
+
+#[tokio::test]
+async fn a_kept_alive_connection_that_was_closed_meanwhile_is_replaced() {
+    let (listener, addr) = listener().await;
+    // One answer per connection, then it is closed: every further message meets a closed connection.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Some(envelope) = read_envelope(&mut stream).await {
+                    answer(&mut stream, &envelope).await;
+                }
+            });
+        }
+    });
+    let transport = transport_to(addr);
+    let mailbox = Mailbox::new();
+    for round in 0..20 {
+        transport.send(0, Key::data("k"), Request::Read, &mailbox, round, 0);
+        // Whether the close is seen before or after the request was written is up to the kernel; never is it sent twice, and never
+        // claimed undelivered when it was written.
+        match one_event(&mailbox).await {
+            Event::Reply { round: got, .. }
+            | Event::Failed {
+                round: got,
+                delivered: true,
+                ..
+            } => assert_eq!(got, round),
+            other => panic!("{other:?}"),
+        }
+    }
+    transport.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_certainly_not_delivered() {
+    let (closed, addr) = listener().await;
+    drop(closed);
+    let transport = transport_to(addr);
+    let mailbox = Mailbox::new();
+    for round in 0..5 {
+        transport.send(0, Key::data("k"), Request::Read, &mailbox, round, 0);
+        assert!(matches!(
+            one_event(&mailbox).await,
+            Event::Failed { delivered: false, .. }
+        ));
+    }
+    assert!(transport.is_suspected(0));
+    assert!(transport.status(0).0.error.is_some());
+    transport.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_node_is_suspected_and_its_messages_fail_in_time() {
+    let (listener, addr) = listener().await;
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(stream);
+        }
+    });
+    let transport = transport_to(addr);
+    let mailbox = Mailbox::new();
+    let asked = Instant::now();
+    transport.send(0, Key::data("k"), Request::Read, &mailbox, 0, 0);
+    assert!(matches!(
+        one_event(&mailbox).await,
+        Event::Failed { delivered: true, .. }
+    ));
+    assert!(asked.elapsed() < Duration::from_millis(1_500), "{:?}", asked.elapsed());
+    transport.stop().await;
+}
+
+fn pending(mailbox: &Arc<Mailbox>, round: u32, value_bytes: usize, give_up_at: Instant) -> Pending {
+    let state = State {
+        value: Some("x".repeat(value_bytes).into()),
+        ..tombstone()
+    };
+    let request = Request::Install {
+        ballot: Ballot::ZERO,
+        state,
+    };
+    Pending::new(
+        Key::data("k"),
+        request,
+        give_up_at,
+        Ticket::new(Arc::clone(mailbox), round, 0),
+    )
+}
+
+fn tombstone() -> State {
+    let put = register::change::Command::Put {
+        value: "1".into(),
+        ttl_ms: None,
+        fence: None,
+    };
+    let state = register::change::blind_state(&put, Ballot::ZERO, register::RequestId(1));
+    State {
+        value: None,
+        ..state.expect("a put is blind")
+    }
+}
+
+#[tokio::test]
+async fn envelopes_keep_their_limits_and_lose_nothing() {
+    let (queue, mailbox) = (Queue::default(), Mailbox::new());
+    let later = Instant::now() + Duration::from_secs(60);
+    for round in 0..5_000 {
+        queue.push(pending(&mailbox, round, 0, later));
+    }
+    let first = queue.take(usize::MAX).await;
+    let second = queue.take(usize::MAX).await;
+    assert_eq!(
+        (first.len(), second.len()),
+        (ENVELOPE_MAX_REQUESTS, 5_000 - ENVELOPE_MAX_REQUESTS)
+    );
+    for round in 0..5 {
+        queue.push(pending(&mailbox, round, ENVELOPE_MAX_BYTES / 2 - 1_000, later));
+    }
+    assert_eq!(queue.take(10).await.len(), 2, "two halves fit");
+    assert_eq!(queue.take(1).await.len(), 1);
+    assert_eq!(queue.take(10).await.len(), 2);
+    queue.push(pending(&mailbox, 0, ENVELOPE_MAX_BYTES + 1, later));
+    assert_eq!(queue.take(10).await.len(), 1, "a single one always goes");
+}
+
+#[tokio::test]
+async fn what_is_late_or_too_much_is_turned_away_as_not_delivered() {
+    let (queue, mailbox) = (Queue::default(), Mailbox::new());
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+    queue.push(pending(&mailbox, 1, 0, now));
+    queue.push(pending(&mailbox, 2, 0, later));
+    let batch = queue.take(10).await;
+    assert_eq!(batch.len(), 1);
+    assert!(matches!(
+        one_event(&mailbox).await,
+        Event::Failed {
+            round: 1,
+            delivered: false,
+            ..
+        }
+    ));
+    drop(batch);
+    assert!(
+        matches!(
+            one_event(&mailbox).await,
+            Event::Failed {
+                round: 2,
+                delivered: true,
+                ..
+            }
+        ),
+        "dropped: not known"
+    );
+
+    for _ in 0..QUEUE_MAX_REQUESTS {
+        queue.push(pending(&Mailbox::new(), 0, 0, later));
+    }
+    queue.push(pending(&mailbox, 3, 0, later));
+    assert!(matches!(
+        one_event(&mailbox).await,
+        Event::Failed {
+            round: 3,
+            delivered: false,
+            ..
+        }
+    ));
+}
