@@ -128,7 +128,7 @@ function showLink() {
 function frame() {
   const orders = new Map();
   for (const order of [...state.extra.values(), ...state.orders]) if (OPEN.includes(order.status)) orders.set(order.id, order);
-  map.draw(fleet.at(performance.now()), orders.values(), state.selected);
+  map.draw(fleet.at(performance.now()), [...orders.values()], state.selected);
   requestAnimationFrame(frame);
 }
 

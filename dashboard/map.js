@@ -144,7 +144,11 @@ export class LiveMap {
     context.setTransform(this.scale, 0, 0, this.scale, 0, 0);
     for (const order of orders) this.drawOrder(context, order, order.id === selected.order);
     this.drawn = fleet.map((entry) => ({ ...entry, ...this.project(entry.place) }));
-    for (const entry of this.drawn) this.drawTrail(context, entry);
+    const byId = new Map(orders.map((order) => [order.id, order]));
+    for (const entry of this.drawn) {
+      this.drawTrail(context, entry);
+      this.drawCourse(context, entry, byId.get(entry.drone.current_delivery));
+    }
     // Idle drones share the charge points: those that fly are drawn last, on top.
     const rank = (entry) => (entry.drone.id === selected.drone ? 2 : entry.drone.status === "busy" ? 1 : 0);
     this.drawn.sort((a, b) => rank(a) - rank(b));
@@ -193,6 +197,23 @@ export class LiveMap {
       context.stroke();
       before = next;
     }
+    context.globalAlpha = 1;
+  }
+
+  /// Where a busy drone is heading.
+  drawCourse(context, { drone, x, y }, order) {
+    if (!order?.leg) return;
+    const target = this.project(order.leg === "to_destination" ? order.destination : order.origin);
+    context.strokeStyle = this.colour[drone.status] || this.colour.muted;
+    context.lineWidth = 1.5;
+    context.globalAlpha = 0.8;
+    context.setLineDash([1, 5]);
+    context.lineCap = "round";
+    context.beginPath();
+    context.moveTo(x, y);
+    context.lineTo(target.x, target.y);
+    context.stroke();
+    context.setLineDash([]);
     context.globalAlpha = 1;
   }
 
