@@ -1,0 +1,74 @@
+//! The one command. `dronedispatch` (or `dronedispatch up`) runs three kvstores, kvfront, the gateways, lb, dispatcher, the drones and the
+//! order generator in one process, talking through loopback HTTP exactly as separate programs do, with the in-process bus or RabbitMQ.
+//!
+//! - [`cli`]: the settings.
+//! - [`ports`]: who listens where, and the listeners themselves.
+//! - [`system`]: starting every service, and stopping them in the order that loses nothing.
+//! - [`status`]: the live line.
+
+pub mod cli;
+pub mod ports;
+pub mod status;
+pub mod system;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[cfg(test)]
+use clap::{CommandFactory, FromArgMatches};
+use service::Shutdown;
+use service::settings::{CommonArgs, exit_with};
+
+use crate::cli::{Cli, Command, UpArgs};
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command, up } = service::settings::parse();
+    let Command::Up(args) = command.unwrap_or(Command::Up(up));
+    let common = CommonArgs {
+        log: args.log.clone(),
+        log_format: args.log_format,
+        check_health: false,
+    };
+    if let Err(error) = service::logging::init(&common) {
+        exit_with(&error.to_string());
+    }
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            status::say_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &UpArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        system::up(args, shutdown).await
+    });
+    runtime.shutdown_timeout(Duration::from_millis(300));
+    result
+}
+
+/// Checks that the flags of the two spellings (`dronedispatch --x` and `dronedispatch up --x`) are the same.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn up_is_what_runs_without_a_subcommand() {
+        Cli::command().debug_assert();
+        let parse = |args: &[&str]| Cli::from_arg_matches(&Cli::command().get_matches_from(args)).unwrap();
+        let plain = parse(&["dronedispatch", "--drones", "7"]);
+        assert!(plain.command.is_none());
+        assert_eq!(plain.up.drones, 7);
+        let Some(Command::Up(up)) = parse(&["dronedispatch", "up", "--drones", "7"]).command else {
+            panic!("up")
+        };
+        assert_eq!((up.drones, up.gateways), (7, 3));
+    }
+}

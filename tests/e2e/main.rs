@@ -1,0 +1,13 @@
+//! The whole system as its users run it: real programs, real sockets, port 0 everywhere.
+//!
+//! - `process`: one program, to start, kill, pause and start again. `system`: all of them, wired as compose wires them.
+//! - `one_command`: `dronedispatch up`. `orders`: what order generators rely on. `kv`: what the KV promises.
+//! - `faults`: things killed and stopped under load. `contract`: bad input.
+
+mod contract;
+mod faults;
+mod kv;
+mod one_command;
+mod orders;
+mod process;
+mod system;

@@ -1,0 +1,183 @@
+//! One program of ours as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a program may take until it says where it listens.
+const START_WITHIN: Duration = Duration::from_secs(20);
+/// How long a program may take to end after SIGTERM.
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The program `name`, built beside this test.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    // target/PROFILE/deps/e2e-HASH → target/PROFILE/NAME
+    let path = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("two folders up")
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --workspace --bins` first",
+        path.display()
+    );
+    path
+}
+
+/// A running (or killed) program. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    settings: Vec<(String, String)>,
+    /// Where it listens; stays the same when it is started again.
+    pub(crate) addr: Option<SocketAddr>,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a server on a free port and waits until it says which.
+    pub(crate) fn server(name: &str, settings: &[(&str, &str)]) -> Self {
+        let mut process = Self::start(name, settings, Some("127.0.0.1:0"));
+        process.addr = Some(process.announced());
+        process
+    }
+
+    /// Starts a program that does not listen.
+    pub(crate) fn worker(name: &str, settings: &[(&str, &str)]) -> Self {
+        let mut process = Self::start(name, settings, None);
+        process.drain();
+        process
+    }
+
+    fn start(name: &str, settings: &[(&str, &str)], listen: Option<&str>) -> Self {
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let child = spawn(name, &settings, listen);
+        Self {
+            name: name.to_owned(),
+            settings,
+            addr: None,
+            child,
+        }
+    }
+
+    /// Base URL of a server.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr.expect("a server has an address"))
+    }
+
+    /// `kill -9`: no goodbye, no flush.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits for the end. Gives how long that took; fails when it takes too long.
+    pub(crate) fn stop(&mut self) -> Duration {
+        let begun = Instant::now();
+        self.signal("TERM");
+        wait_until_blocking(STOP_WITHIN, &format!("{} ends after SIGTERM", self.name), || {
+            matches!(self.child.try_wait(), Ok(Some(_)))
+        });
+        begun.elapsed()
+    }
+
+    /// Sends a signal by name, as `kill -NAME` does.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), pid.as_str()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name} {pid}");
+    }
+
+    /// Starts it again after a kill or stop, on the port it had.
+    pub(crate) fn start_again(&mut self) {
+        self.kill();
+        let addr = self.addr.map(|addr| addr.to_string());
+        self.child = spawn(&self.name, &self.settings, addr.as_deref());
+        if self.addr.is_some() {
+            self.announced();
+        } else {
+            self.drain();
+        }
+    }
+
+    /// Reads standard error until the program says where it listens; the rest is passed on to the test's own output.
+    fn announced(&mut self) -> SocketAddr {
+        let (tell, told) = mpsc::channel();
+        let lines = BufReader::new(self.child.stderr.take().expect("piped")).lines();
+        let name = self.name.clone();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, addr)) = line.split_once("listening on http://")
+                    && let Ok(addr) = addr.trim().parse::<SocketAddr>()
+                {
+                    let _ = tell.send(addr);
+                }
+                eprintln!("[{name}] {line}");
+            }
+        });
+        told.recv_timeout(START_WITHIN)
+            .unwrap_or_else(|_| panic!("{} did not say where it listens", self.name))
+    }
+
+    fn drain(&mut self) {
+        let lines = BufReader::new(self.child.stderr.take().expect("piped")).lines();
+        let name = self.name.clone();
+        thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| eprintln!("[{name}] {line}"))
+        });
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(name: &str, settings: &[(String, String)], listen: Option<&str>) -> Child {
+    let mut command = Command::new(program(name));
+    command
+        .env("LOG", "warn")
+        .envs(settings.iter().map(|(key, value)| (key, value)));
+    if let Some(listen) = listen {
+        command.env("LISTEN", listen);
+    }
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    child.unwrap_or_else(|error| panic!("cannot start {name}: {error}"))
+}
+
+/// Waits for a condition; fails with `what` when it does not come true in time.
+pub(crate) fn wait_until_blocking(within: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Waits for a condition; fails with `what` when it does not come true in time. Gives how long it took.
+pub(crate) async fn wait_until(within: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    begun.elapsed()
+}
