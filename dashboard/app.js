@@ -61,7 +61,7 @@ function showSelected(now) {
   const parts = [];
   if (drone) parts.push(`${drone.id}: ${drone.type}, ${statusName(drone.status)}, battery ${Math.round(drone.battery)} %`);
   if (order) {
-    parts.push(`order ${shortId(order.id)}: ${statusName(order.status)}${order.reason ? ` (${order.reason})` : ""}, ${order.weight} kg, ${age(now - order.timestamp)} old`);
+    parts.push(`order ${shortId(order.id)}: ${statusName(order.status)}${order.reason ? ` (${order.reason})` : ""}, ${order.weight.toFixed(1)} kg, ${age(now - order.timestamp)} old`);
   }
   const box = byId("selected");
   box.hidden = parts.length === 0;

@@ -4,8 +4,8 @@
 
 const DELAY_MS = 900;
 const SAMPLES_MAX = 8;
-const TRAIL_MAX = 60;
-const TRAIL_MIN_DEG = 0.0002; // shorter steps would only fill the trail with one place
+const TRAIL_MAX = 80;
+const TRAIL_MIN_DEG = 0.0005; // shorter steps would only fill the trail with one place
 const JUMP_DEG = 0.05; // a drone that moved this far between samples did not fly there on this page: do not sweep across the map
 
 export class Fleet {

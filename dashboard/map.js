@@ -200,10 +200,10 @@ export class LiveMap {
     context.globalAlpha = 1;
   }
 
-  /// Where a busy drone is heading.
+  /// The way of a busy drone to its pick-up; from there on it follows its order's line.
   drawCourse(context, { drone, x, y }, order) {
-    if (!order?.leg) return;
-    const target = this.project(order.leg === "to_destination" ? order.destination : order.origin);
+    if (order?.leg !== "to_origin") return;
+    const target = this.project(order.origin);
     context.strokeStyle = this.colour[drone.status] || this.colour.muted;
     context.lineWidth = 1.5;
     context.globalAlpha = 0.8;

@@ -175,8 +175,9 @@ async fn health_readiness_stats_and_events() {
 async fn reads_say_so_when_the_kv_is_away() {
     let world = World::start().await;
     world.kv.outage(Some(Fault::Unavailable));
-    for path in ["/deliveries", "/drones", "/zones", "/stats", "/deliveries/x"] {
-        let (status, body) = world.get(path).await;
+    let paths = ["/deliveries", "/drones", "/zones", "/stats", "/deliveries/x"];
+    let answers = futures_util::future::join_all(paths.map(|path| world.get(path))).await;
+    for (path, (status, body)) in paths.into_iter().zip(answers) {
         assert!(
             status == 503 && body["detail"].is_string() && body.get("outcome").is_none(),
             "{path}: {status} {body}"
