@@ -118,18 +118,12 @@ impl Answer {
         answer
     }
 
-    /// A gateway's answer. `lease` is given back at its end; none when the connection must not be used again.
-    pub(crate) fn passed(
-        body: Incoming,
-        lease: Option<Lease>,
-        idle_timeout: Duration,
-        stop: Stop,
-        record: Record,
-    ) -> Self {
+    /// A gateway's answer. `lease` is given back at its end.
+    pub(crate) fn passed(body: Incoming, lease: Lease, idle_timeout: Duration, stop: Stop, record: Record) -> Self {
         let mut answer = Self {
             content: Content::Passed(Box::new(Passed {
                 body,
-                lease,
+                lease: Some(lease),
                 idle_timeout,
                 idle: None,
                 moved: false,

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use crate::limits::{BACKENDS_MAX, EJECT_MAX, EJECT_MIN, IDLE_FOR_UNREPEATABLE, IDLE_TIMEOUT, READY_WAIT};
 use crate::metrics::LbMetrics;
 use crate::pool::{Pool, Sender};
+use crate::request_body::Progress;
 
 /// One address of a gateway.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct Lease {
     pub(crate) backend: Arc<Backend>,
     /// It has carried a request before, so the other end may be closing it just now.
     pub(crate) reused: bool,
+    /// The request's body, when that is a stream.
+    pub(crate) upload: Option<Arc<Progress>>,
 }
 
 /// Which connections suit a request.
@@ -89,6 +92,7 @@ impl Pick {
                 sender,
                 backend: Arc::clone(&self.backend),
                 reused: true,
+                upload: None,
             });
         }
         metrics.connects.inc();
@@ -99,6 +103,7 @@ impl Pick {
                     sender,
                     backend: Arc::clone(&self.backend),
                     reused: false,
+                    upload: None,
                 })
             }
             Err(error) => {
@@ -114,9 +119,11 @@ impl Pick {
 }
 
 impl Lease {
-    /// The answer has been read to its end: the connection can carry the next request.
+    /// The answer has been read to its end: the connection can carry the next request. Not when the request itself is still being
+    /// sent, as with a gateway that refuses a large body early.
     pub(crate) fn give_back(self) {
-        if !self.sender.is_closed() {
+        let sent = self.upload.is_none_or(|upload| upload.ended());
+        if sent && !self.sender.is_closed() {
             self.backend.pool.put(self.sender, Instant::now());
         }
     }

@@ -137,7 +137,7 @@ impl Proxy {
         request: Request<Incoming>,
         client: IpAddr,
         record: &mut Record,
-    ) -> Result<(Response<Incoming>, Option<Lease>), ProxyError> {
+    ) -> Result<(Response<Incoming>, Lease), ProxyError> {
         if !NEVER_LIMITED.contains(&request.uri().path()) {
             self.limiter.check(client, Instant::now()).map_err(|refusal| {
                 self.metrics.limited(refusal.scope);
@@ -165,7 +165,7 @@ impl Proxy {
         &self,
         mut request: Request<RequestBody>,
         repeatable: bool,
-    ) -> Result<(Response<Incoming>, Option<Lease>), ProxyError> {
+    ) -> Result<(Response<Incoming>, Lease), ProxyError> {
         let harmless = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut repeated = false;
@@ -192,12 +192,10 @@ impl Proxy {
                     }
                 };
                 let copy = if repeatable && !repeated { copy(&request) } else { None };
-                // A stream may still be under way when its answer has been read: such a connection is not used again.
-                let whole = request.body().copy().is_some();
                 match self.send_over(&mut lease, request).await {
                     Sent::Answered(answer) => {
                         lease.backend.succeeded();
-                        return Ok((answer, whole.then_some(lease)));
+                        return Ok((answer, lease));
                     }
                     Sent::Untouched(returned, error) => {
                         request = *returned;
@@ -243,7 +241,8 @@ impl Proxy {
     async fn send_over(&self, lease: &mut Lease, request: Request<RequestBody>) -> Sent {
         let started = tokio::time::Instant::now();
         let timeout = self.timeouts.response_head;
-        let progress = request.body().progress();
+        lease.upload = request.body().progress();
+        let progress = lease.upload.clone();
         let sending = lease.sender.try_send_request(request);
         tokio::pin!(sending);
         let mut deadline = started + timeout;
@@ -271,7 +270,7 @@ impl Proxy {
         }
     }
 
-    fn pass(&self, answer: Response<Incoming>, lease: Option<Lease>, mut record: Record) -> Response<Answer> {
+    fn pass(&self, answer: Response<Incoming>, lease: Lease, mut record: Record) -> Response<Answer> {
         let (mut head, body) = answer.into_parts();
         headers::drop_hop_by_hop(&mut head.headers);
         record.status = Some(head.status);

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -47,11 +47,12 @@ pub(crate) struct Streaming {
     progress: Arc<Progress>,
 }
 
-/// When a streaming body last moved: the wait for an answer begins when the request has been sent.
+/// How far a streaming body is: the wait for an answer begins, and the connection may be used again, when all has been sent.
 #[derive(Debug)]
 pub(crate) struct Progress {
     start: Instant,
     last_ms: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Progress {
@@ -59,6 +60,7 @@ impl Progress {
         Arc::new(Self {
             start: Instant::now(),
             last_ms: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -67,8 +69,14 @@ impl Progress {
         self.last_ms.store(ms, Ordering::Relaxed);
     }
 
+    /// When it moved last.
     pub(crate) fn last(&self) -> Instant {
         self.start + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    }
+
+    /// All of it has been handed to the connection.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 }
 
@@ -233,6 +241,10 @@ impl Streaming {
         match Pin::new(&mut self.rest).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle = None;
+                // A body of known length is not asked again after its last piece.
+                if frame.is_none() || self.rest.is_end_stream() {
+                    self.progress.ended.store(true, Ordering::Release);
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
             }
             Poll::Pending => {

@@ -214,6 +214,36 @@ async fn events_pass_at_once_and_end_with_the_stop_signal() {
 }
 
 #[tokio::test]
+async fn a_viewer_that_leaves_ends_its_stream_at_the_gateway_too() {
+    let (sender, receiver) = mpsc::channel(1);
+    let receiver = Arc::new(std::sync::Mutex::new(Some(receiver)));
+    let route = get(move || async move { events(receiver.lock().unwrap().take().unwrap()) });
+    let gateway = Gateway::start(Router::new().route("/events", route)).await;
+    let lb = Lb::start(&[gateway.addr], &[]).await;
+    let mut body = lb.get("/events").await.bytes_stream();
+    sender.send("data: 1\n\n").await.unwrap();
+    body.next().await.unwrap().unwrap();
+    drop(body);
+    // No further event is needed to notice.
+    tokio::time::timeout(PATIENCE, sender.closed()).await.unwrap();
+    let lines = lb.lines(1).await;
+    assert!(lines[0].ends_with("ms stream"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn connections_are_used_again_after_uploads_too() {
+    let gateway = gateway().await;
+    let lb = Lb::start(&[gateway.addr], &[]).await;
+    for key in [None, Some("k"), None, None] {
+        assert_eq!(lb.post("/length", key, "order").await.text().await.unwrap(), "5");
+        let pieces = stream::iter(["or", "der"].map(Ok::<_, Infallible>));
+        let answer = lb.post("/length", key, reqwest::Body::wrap_stream(pieces)).await;
+        assert_eq!(answer.text().await.unwrap(), "5");
+    }
+    assert_eq!(lb.metric("lb_upstream_connects_total").await, 1);
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_stops_the_gateways_work() {
     let stopped = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stopped);
