@@ -305,13 +305,16 @@ impl Simulator {
         } else {
             IDLE_REPEAT_SEC
         };
+        let busy = drone.status == DroneStatus::Busy;
         let track = self.track(&drone.id);
         track.moved_sec = now.steady_sec;
+        // Given an order where it already stands: nobody would hear of it for a while otherwise.
+        let new_order = busy && track.version.as_ref() != Some(&found.version);
         track.version = Some(found.version.clone());
-        if track
+        let silent = track
             .told_sec
-            .is_none_or(|told_sec| now.steady_sec - told_sec >= repeat_sec)
-        {
+            .is_none_or(|told_sec| now.steady_sec - told_sec >= repeat_sec);
+        if silent || new_order {
             self.tell(drone, now);
         }
     }

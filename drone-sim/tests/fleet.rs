@@ -486,3 +486,22 @@ async fn the_service_starts_flies_tells_and_stops() {
         .unwrap()
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_drone_that_stands_at_its_origin_says_so_at_once() {
+    let origin = Point::new(41.90, 12.45);
+    let drone = medium(origin);
+    let mut world = World::with(std::slice::from_ref(&drone)).await;
+    world.tick().await;
+    let order = Delivery::new("d".to_owned(), &order(origin, Point::new(41.88, 12.52)), &zones(), 1.0);
+    world
+        .kv
+        .set(&keys::delivery("d"), &order.assign("drone-1", 2.0).unwrap());
+    world.kv.set("drone:drone-1", &drone.take("d").unwrap());
+    assert_eq!((world.tick().await.written, world.telemetry.len()), (0, 2));
+    assert_eq!(
+        (world.tick().await.written, world.telemetry.len()),
+        (0, 2),
+        "and not every tick"
+    );
+}
