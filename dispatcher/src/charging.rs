@@ -27,16 +27,14 @@ const HELPED_MAX: usize = 100;
 pub fn plan(snapshot: &Snapshot<'_>, plan: &Plan<'_>, rules: &Rules) -> Vec<DroneChange> {
     let assigned: HashSet<&str> = plan.assignments.iter().map(|pair| pair.drone_id.as_str()).collect();
     let mut idle: Vec<&Drone> = Vec::new();
+    let mut needy: Vec<(&Drone, &'static str)> = Vec::new();
     let mut charging: Vec<(&Drone, Point)> = Vec::new();
     let mut changes = Vec::new();
     for drone in &snapshot.drones {
         match drone.status {
             DroneStatus::Idle if assigned.contains(drone.id.as_str()) || !drone.is_consistent() => {}
             DroneStatus::Idle => match must_charge(drone, rules) {
-                Some(why) => {
-                    changes.push(change(drone, Change::Charge { at: None }, why));
-                    charging.push((drone, drone.charge_target(snapshot.zones)));
-                }
+                Some(why) => needy.push((drone, why)),
                 None => idle.push(drone),
             },
             DroneStatus::Charging => charging.push((drone, drone.charge_target(snapshot.zones))),
@@ -49,7 +47,24 @@ pub fn plan(snapshot: &Snapshot<'_>, plan: &Plan<'_>, rules: &Rules) -> Vec<Dron
             _ => {}
         }
     }
-    let wanted_pct = find_helpers(snapshot, plan, rules, &mut idle, &mut charging, &mut changes);
+    let mut free: Vec<&Drone> = idle
+        .iter()
+        .copied()
+        .chain(needy.iter().map(|(drone, _)| *drone))
+        .collect();
+    let wanted_pct = find_helpers(snapshot, plan, rules, &mut free, &mut charging, &mut changes);
+    // Those that must charge anyway and help nobody go to the nearest charge point.
+    let helps: HashSet<&str> = changes.iter().map(|change| change.drone_id.as_str()).collect();
+    let unhelpful: Vec<_> = needy
+        .into_iter()
+        .filter(|(drone, _)| !helps.contains(drone.id.as_str()))
+        .collect();
+    idle.retain(|drone| !helps.contains(drone.id.as_str()));
+    changes.extend(
+        unhelpful
+            .into_iter()
+            .map(|(drone, why)| change(drone, Change::Charge { at: None }, why)),
+    );
     for (drone, _) in charging
         .iter()
         .filter(|(drone, _)| drone.status == DroneStatus::Charging)
@@ -97,13 +112,14 @@ fn must_charge(drone: &Drone, rules: &Rules) -> Option<&'static str> {
     (drone.feas_miss >= threshold && drone.battery < rules.full_after_pct).then_some("infeasible for many orders")
 }
 
-/// Finds each unserved order a charging drone of its own, sending an idle one where none is charging yet. Answers how much
+/// Finds each unserved order a charging drone of its own, sending one where none is charging yet: rather one that must charge
+/// anyway (under a steady load of short orders there is no other) than one that could still fly. Answers how much
 /// battery each helper that stands at its charge point must have before it is done.
 fn find_helpers<'a>(
     snapshot: &Snapshot<'a>,
     plan: &Plan<'a>,
     rules: &Rules,
-    idle: &mut Vec<&'a Drone>,
+    free: &mut Vec<&'a Drone>,
     charging: &mut Vec<(&'a Drone, Point)>,
     changes: &mut Vec<DroneChange>,
 ) -> HashMap<&'a str, f64> {
@@ -124,10 +140,10 @@ fn find_helpers<'a>(
             wanted_pct.insert(drone.id.as_str(), rules.energy.needed_pct(km));
             continue;
         }
-        let Some((index, charge)) = best_suited(snapshot, order, rules, idle, can_from) else {
+        let Some((index, charge)) = best_suited(snapshot, order, rules, free, can_from) else {
             continue;
         };
-        let drone = idle.swap_remove(index);
+        let drone = free.swap_remove(index);
         let is_nearest = snapshot
             .zones
             .nearest_charge(drone.pos)
@@ -140,39 +156,40 @@ fn find_helpers<'a>(
     wanted_pct
 }
 
-/// The idle drone that, sent to charge, is ready for `order` with the least battery to gain, and where it should charge.
-/// `None` when some idle drone only is too far yet (it will be allowed soon), or when none is infeasible.
+/// The free drone that, sent to charge, is ready for `order` with the least battery to gain, and where it should charge.
+/// `None` when some free drone only is too far yet (it will be allowed soon), or when battery is not what is missing.
 fn best_suited(
     snapshot: &Snapshot<'_>,
     order: &Delivery,
     rules: &Rules,
-    idle: &[&Drone],
+    free: &[&Drone],
     can_from: impl Fn(Point) -> bool,
 ) -> Option<(usize, Point)> {
-    let mut best: Option<(f64, usize, Point)> = None;
-    for (index, drone) in idle.iter().enumerate() {
+    let mut best: Option<(bool, f64, usize, Point)> = None;
+    for (index, drone) in free.iter().enumerate() {
         match fitness(drone, order, snapshot.now, snapshot.zones, rules) {
-            Err(Unfit::Infeasible) => {}
+            Err(Unfit::Infeasible | Unfit::Critical) => {}
             Err(Unfit::TooFar) => return None,
             _ => continue,
         }
-        let reachable = snapshot
+        let could_fly_others = must_charge(drone, rules).is_none();
+        for charge in snapshot
             .zones
             .zones
             .iter()
             .map(|zone| zone.charge)
-            .filter(|charge| can_from(*charge));
-        for charge in reachable {
+            .filter(|charge| can_from(*charge))
+        {
             let flight_pct = drone.pos.distance_km(charge) * rules.energy.battery_per_km;
             let km = mission_km(charge, order.origin, order.destination, snapshot.zones);
             // Battery to gain, and the flight counted once more because it also takes time.
             let cost = rules.energy.needed_pct(km) + 2.0 * flight_pct - drone.battery;
-            if best.is_none_or(|(least, ..)| cost < least) {
-                best = Some((cost, index, charge));
+            if best.is_none_or(|(others, least, ..)| (could_fly_others, cost) < (others, least)) {
+                best = Some((could_fly_others, cost, index, charge));
             }
         }
     }
-    best.map(|(_, index, charge)| (index, charge))
+    best.map(|(_, _, index, charge)| (index, charge))
 }
 
 #[cfg(test)]

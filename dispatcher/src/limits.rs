@@ -43,7 +43,7 @@ pub const RECONCILE_GRACE_SEC: f64 = 1.0;
 /// crashed dispatcher held is soon free.
 pub const LOCK_TTL_SEC: f64 = 5.0;
 
-/// How long an order or drone whose lock somebody else holds is left alone, in seconds.
+/// How long an order or drone whose lock somebody else holds, or whose key does not answer, is left alone, in seconds.
 pub const HOLD_OFF_SEC: f64 = 0.3;
 
 /// Assignments made true at the same time.

@@ -4,6 +4,8 @@
 //! their share of the waiting orders, evenly when none waits. Beyond that plain split, so that nobody starves: each class that
 //! exists keeps at least one active drone as far as the target allows, a class with a waiting order always does, no class
 //! is given more than it has while another could use the rest, and no class retires drones while one of its orders waits.
+//! And so that no order waits beside a parked drone: while orders of a class wait, its busy drones do not count against the
+//! ⌈waiting × `SCALE_RATIO`⌉ that it should have, as far as `DRONE_POOL_MAX` allows.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,8 @@ pub struct ClassCount {
     pub fleet: usize,
     /// Of these, idle, busy or charging.
     pub active: usize,
+    /// Of these, busy.
+    pub busy: usize,
     /// Waiting orders of the class.
     pub pending: usize,
 }
@@ -58,6 +62,20 @@ pub fn targets(classes: &BTreeMap<DroneType, ClassCount>, scale: Autoscale) -> B
         *targets.entry(kind).or_default() += 1;
         left -= 1;
     }
+    let in_use: usize = classes.iter().map(|(kind, class)| targets[kind].max(class.busy)).sum();
+    let mut pool_left = scale.pool_max.saturating_sub(in_use);
+    for (kind, class) in classes.iter().filter(|(_, class)| class.pending > 0 && class.busy > 0) {
+        let target = targets.entry(*kind).or_default();
+        let ready = wanted(class.pending, scale.scale_ratio).max(1);
+        let more = (class.busy + ready)
+            .min(class.fleet)
+            .saturating_sub((*target).max(class.busy))
+            .min(pool_left);
+        if more > 0 {
+            *target = (*target).max(class.busy) + more;
+            pool_left -= more;
+        }
+    }
     targets
 }
 
@@ -94,6 +112,7 @@ pub fn count(drones: &[&Drone], pending: &BTreeMap<DroneType, usize>) -> BTreeMa
         let class = classes.entry(drone.kind).or_default();
         class.fleet += 1;
         class.active += usize::from(drone.status.is_active());
+        class.busy += usize::from(drone.status == DroneStatus::Busy);
     }
     for (kind, waiting) in pending {
         classes.entry(*kind).or_default().pending = *waiting;
@@ -197,6 +216,7 @@ mod tests {
                     ClassCount {
                         fleet,
                         active: 0,
+                        busy: 0,
                         pending,
                     },
                 )
@@ -252,6 +272,36 @@ mod tests {
         assert_eq!(split([1, 6, 6], [9, 0, 0], SCALE).iter().sum::<usize>(), 9);
         // Classes without drones take nothing.
         assert_eq!(split([1, 0, 0], [0, 5, 0], SCALE), [1, 0, 0]);
+    }
+
+    #[test]
+    fn busy_drones_do_not_make_an_order_wait_beside_a_parked_one() {
+        let class = |fleet, active, busy, pending| ClassCount {
+            fleet,
+            active,
+            busy,
+            pending,
+        };
+        let split = |light: ClassCount, pool_max| {
+            let classes = [(DroneType::Light, light), (DroneType::Medium, class(6, 2, 0, 0))];
+            targets(
+                &classes.into(),
+                Autoscale {
+                    base_active: 4,
+                    pool_max,
+                    scale_ratio: 1.0,
+                },
+            )[&DroneType::Light]
+        };
+        assert_eq!(split(class(6, 3, 3, 1), 18), 4);
+        assert_eq!(split(class(6, 4, 4, 1), 18), 5);
+        assert_eq!(split(class(6, 6, 6, 9), 18), 6, "there are no more");
+        assert_eq!(
+            split(class(6, 4, 4, 1), 5),
+            3,
+            "the pool is full: four busy, and one of the other class"
+        );
+        assert_eq!(split(class(6, 4, 4, 0), 18), 2, "nothing waits");
     }
 
     fn fleet(statuses: &[DroneStatus]) -> Vec<Drone> {

@@ -206,6 +206,48 @@ async fn an_order_that_needs_more_than_full_after_is_flown() {
 }
 
 #[tokio::test]
+async fn a_long_order_is_not_starved_by_a_steady_stream_of_short_ones() {
+    let mut world = World::new(4, rules());
+    let (first, second) = (world.zones.zones[3].charge, world.zones.zones[2].charge);
+    world.edit_drone(1, |drone| drone.pos = first);
+    world.edit_drone(4, |drone| drone.pos = second);
+    // Only a nearly full drone from the charge points in the north-west can fly it.
+    let long = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
+    let mut minutes = 0;
+    while world.status(&long) != DeliveryStatus::Delivered {
+        minutes += 1;
+        assert!(minutes < 20, "{:?} {:?}", world.drone(1), world.drone(4));
+        for _ in 0..300 {
+            // Always enough short ones waiting for both drones.
+            if world.kv.keys(keys::OPEN_PREFIX).len() < 8 {
+                world.order(Point::new(41.83, 12.55), Point::new(41.85, 12.57), 1.0);
+            }
+            world.step().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_order_does_not_wait_beside_a_parked_drone() {
+    let mut world = World::new(18, rules());
+    world.rules.autoscale = Some(autoscale(3));
+    world.restart();
+    for number in 4..=18 {
+        world.edit_drone(number, |drone| drone.status = DroneStatus::Inactive);
+    }
+    world.km_per_step = 0.001;
+    for _ in 0..6 {
+        let id = world.order(NEAR_A, NEAR_B, 1.0);
+        world.step().await;
+        assert!(
+            world
+                .until(1.0, |world| world.status(&id) != DeliveryStatus::Pending)
+                .await
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_sleeping_class_is_woken_for_its_order() {
     for status in [DroneStatus::Inactive, DroneStatus::Retiring] {
         let mut world = World::new(6, rules());

@@ -53,10 +53,11 @@ struct Context<'a> {
 }
 
 impl Engine {
-    /// Makes these assignments true, [`ASSIGN_CONCURRENCY`] at a time, and takes over what was learnt in doing so.
-    pub(super) async fn assign(&mut self, assignments: Vec<Assignment>) -> Result<(), KvError> {
+    /// Makes these assignments true, [`ASSIGN_CONCURRENCY`] at a time, and takes over what was learnt in doing so. True when
+    /// another round right away is worth its while. One that fails concerns its order and drone only: others go on.
+    pub(super) async fn assign(&mut self, assignments: Vec<Assignment>) -> bool {
         if assignments.is_empty() {
-            return Ok(());
+            return false;
         }
         let now = self.now();
         let context = Context {
@@ -75,15 +76,16 @@ impl Engine {
             .buffer_unordered(ASSIGN_CONCURRENCY)
             .collect()
             .await;
-        let mut failure = None;
+        let mut again = false;
         for (pair, attempt) in attempts {
-            failure = self.settle(&pair, attempt, now).or(failure);
+            again |= matches!(attempt.outcome, Outcome::Overtaken);
+            self.settle(&pair, attempt, now);
         }
-        failure.map_or(Ok(()), Err)
+        again
     }
 
-    /// Takes over what an attempt learnt; answers the error, if it failed.
-    fn settle(&mut self, pair: &Assignment, attempt: Attempt, now: f64) -> Option<KvError> {
+    /// Takes over what an attempt learnt.
+    fn settle(&mut self, pair: &Assignment, attempt: Attempt, now: f64) {
         if let Some(drone) = attempt.drone {
             self.mirror.put_drone(drone);
         }
@@ -102,25 +104,22 @@ impl Engine {
             self.mirror.put_order(delivery, now);
         }
         match attempt.outcome {
-            Outcome::Assigned => None,
-            Outcome::LockHeld => {
-                for id in [&pair.delivery_id, &pair.drone_id] {
-                    self.hold_off.insert(id.clone(), now + HOLD_OFF_SEC);
-                }
-                None
-            }
+            Outcome::Assigned => return,
+            Outcome::LockHeld => {}
             Outcome::Overtaken => {
                 self.parts.metrics.lost_race("assignment");
                 self.reread.insert(pair.delivery_id.clone());
                 self.fleet_due.again();
-                None
+                return;
             }
             Outcome::Failed(error) => {
                 tracing::warn!(delivery = pair.delivery_id, drone = pair.drone_id, %error, "assignment not completed");
                 self.reread.insert(pair.delivery_id.clone());
                 self.fleet_due.again();
-                Some(error)
             }
+        }
+        for id in [&pair.delivery_id, &pair.drone_id] {
+            self.hold_off.insert(id.clone(), now + HOLD_OFF_SEC);
         }
     }
 }

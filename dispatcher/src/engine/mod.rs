@@ -73,7 +73,7 @@ pub struct Engine {
     orphans: HashMap<String, f64>,
     /// Contradictions between drones and deliveries: since when.
     suspects: HashMap<reconcile::Suspect, f64>,
-    /// Orders and drones that somebody else has locked: until when they are left alone.
+    /// Orders and drones that somebody else has locked, or whose keys do not answer: until when they are left alone.
     hold_off: HashMap<String, f64>,
     surplus_since: Option<f64>,
     complaints: Complaints,
@@ -175,7 +175,7 @@ impl Engine {
         self.change_drones(changes).await.map(drop)
     }
 
-    /// Assigns what can be assigned and sends drones to charge. True when a drone came free in doing so.
+    /// Assigns what can be assigned and sends drones to charge. True when another round right away may assign more.
     async fn match_and_charge(&mut self) -> Result<bool, KvError> {
         let now = self.now();
         self.hold_off
@@ -196,9 +196,9 @@ impl Engine {
         let plan = self.parts.policy.plan(&snapshot, &self.parts.rules);
         let charging = charging::plan(&snapshot, &plan, &self.parts.rules);
         let assignments = plan.assignments;
-        self.assign(assignments).await?;
+        let again = self.assign(assignments).await;
         let applied = self.change_drones(charging).await?;
-        Ok(applied.iter().any(|change| change.change.frees()))
+        Ok(again || applied.iter().any(|change| change.change.frees()))
     }
 
     /// Makes changes of drones true, each by CAS, and answers which took place. Losing a race against the simulator, which

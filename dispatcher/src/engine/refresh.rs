@@ -239,7 +239,9 @@ impl Engine {
         listed: &HashMap<String, Listed>,
         now: f64,
     ) -> Result<(), KvError> {
-        let mut ops: Vec<_> = ended.iter().map(|id| op::delete(keys::open(id))).collect();
+        // What is not listed now has no entry, or is listed by a later sweep: no need to delete on suspicion.
+        let gone = ended.iter().filter(|id| listed.contains_key(*id));
+        let mut ops: Vec<_> = gone.map(|id| op::delete(keys::open(id))).collect();
         let mut orphans = HashMap::new();
         let mut removed = Vec::new();
         for entry in absent.iter().filter_map(|id| listed.get(id)) {
@@ -253,9 +255,11 @@ impl Engine {
                 orphans.insert(entry.id.clone(), seen_since);
             }
         }
-        if !listed.is_empty() {
-            self.orphans = orphans;
+        self.orphans.retain(|id, _| !listed.contains_key(id));
+        if self.orphans.len() >= MIRROR_ORDERS_MAX {
+            self.orphans.clear();
         }
+        self.orphans.extend(orphans);
         self.batch(ops).await?;
         if removed.is_empty() {
             return Ok(());
