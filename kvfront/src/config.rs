@@ -8,7 +8,7 @@ use register::proposer::Consistency;
 use service::program::Program;
 use service::settings::{CommonArgs, SettingError, at_least_one, positive, switch};
 
-use crate::ring::{Backend, Ring};
+use crate::ring::{Backend, Ring, RingError};
 
 /// The largest `MAX_VALUE_BYTES`: a batch or page with a few such values still fits every limit on the way.
 const MAX_VALUE_BYTES_MAX: usize = 4 << 20;
@@ -91,7 +91,7 @@ impl Config {
     ///
     /// # Errors
     /// `BACKENDS` or `RF` cannot be used.
-    pub fn ring(&self) -> Result<Ring, crate::ring::RingError> {
+    pub fn ring(&self) -> Result<Ring, RingError> {
         Ring::new(Backend::parse_list(&self.backends)?, self.rf)
     }
 
@@ -128,8 +128,14 @@ impl Program for Config {
         }
         match self.ring() {
             Ok(_) => Ok(()),
-            Err(error @ crate::ring::RingError::BadRf { .. }) => Err(SettingError::new("RF", self.rf, error)),
-            Err(error) => Err(SettingError::new("BACKENDS", format!("{:?}", self.backends), error)),
+            Err(RingError::BadRf { rf, nodes }) => {
+                let takes = format!("a whole number from 1 to the number of nodes in BACKENDS, which is {nodes}");
+                Err(SettingError::new("RF", rf, takes))
+            }
+            Err(error) => {
+                let takes = format!("distinct URLs like http://kvstore_a:9000, comma-separated ({error})");
+                Err(SettingError::new("BACKENDS", format!("{:?}", self.backends), takes))
+            }
         }
     }
 }
@@ -164,7 +170,7 @@ mod tests {
         let three = ["--backends", "http://a:1,http://b:1,http://c:1"];
         for (args, parts) in [
             (vec!["--backends", "ftp://a:1"], vec!["BACKENDS", "ftp"]),
-            (vec![three[0], three[1], "--rf", "4"], vec!["RF", "4", "3 backend(s)"]),
+            (vec![three[0], three[1], "--rf", "4"], vec!["RF", "4", "which is 3"]),
             (
                 vec![three[0], three[1], "--max-clock-skew-ms", "0"],
                 vec!["MAX_CLOCK_SKEW_MS", "60000"],

@@ -28,6 +28,7 @@ use service::metrics::Metrics;
 use service::program::Program;
 use service::{Heartbeat, Shutdown, Tasks};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 pub use config::Config;
 
@@ -104,8 +105,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     Ok(())
 }
 
-/// Keeps `/ready` and the gauges up to date.
+/// Keeps `/ready` and the gauges up to date, and says in the log when a quorum is missing for long, or is there again.
 async fn watch_quorum(front: Arc<Front>, beat: Heartbeat, stop: Shutdown) {
+    let mut missing_since: Option<Instant> = None;
+    let mut told = false;
     loop {
         let away: Vec<_> = (0..front.transport.len())
             .filter(|&node| front.transport.is_suspected(node))
@@ -115,8 +118,16 @@ async fn watch_quorum(front: Arc<Front>, beat: Heartbeat, stop: Shutdown) {
         }
         if away.len() <= front.ring.may_be_missing() && front.is_learnt() {
             beat.ok();
+            if told {
+                tracing::info!("a quorum of nodes answers again");
+            }
+            (missing_since, told) = (None, false);
         } else {
             let names = front.describe_nodes(|node| front.transport.is_suspected(node));
+            if !told && missing_since.get_or_insert_with(Instant::now).elapsed() >= QUORUM_MAX_SILENCE {
+                tracing::warn!(no_answer_from = names, "no quorum of nodes");
+                told = true;
+            }
             beat.failed(format!("waiting for a quorum of nodes; no answer from {names}"));
         }
         if !stop.sleep(QUORUM_CHECK_EVERY).await {

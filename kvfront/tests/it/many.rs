@@ -1,5 +1,8 @@
 //! Scans and batches.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::support::{Client, Cluster, eventually};
@@ -88,6 +91,62 @@ async fn scans_are_complete_ordered_and_current() {
         scan_all(&client, "prefix=s%3A&limit=7").await,
         expected(all.iter().copied())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scan_shows_is_not_unread_by_a_later_get() {
+    const KEYS: usize = 4;
+    let mut cluster = Cluster::start().await;
+    let writing = Arc::new(AtomicBool::new(true));
+    let writers: Vec<_> = (0..KEYS)
+        .map(|key| {
+            let (client, writing) = (cluster.client.clone(), Arc::clone(&writing));
+            tokio::spawn(async move {
+                let mut n = 0;
+                while writing.load(Ordering::Relaxed) {
+                    n += 1;
+                    let body = format!("{{\"value\":{n}}}");
+                    let (status, answer) = client.put_raw(&format!("/kv/w:{key}"), body).await;
+                    assert!(status == 200 || answer["outcome"] == "unknown", "{status} {answer}");
+                }
+                n
+            })
+        })
+        .collect();
+    let reader = Client::ready(&cluster.addrs(), &[]).await;
+    let mut shown = [0; KEYS];
+    for round in 0..60 {
+        match round {
+            20 => cluster.stores[1].stop().await,
+            40 => cluster.stores[1].start_again().await,
+            _ => {}
+        }
+        let (status, page) = reader.get("/kv?prefix=w%3A").await;
+        assert!(status == 200 || status == 503, "{page}");
+        for item in page["items"].as_array().into_iter().flatten() {
+            let key: usize = item["key"].as_str().unwrap()[2..].parse().unwrap();
+            let value = item["value"].as_u64().unwrap();
+            assert!(
+                value >= shown[key],
+                "key {key}: a scan shows {value} after {}",
+                shown[key]
+            );
+            shown[key] = value;
+        }
+        for (key, shown) in shown.iter_mut().enumerate() {
+            let (status, got) = cluster.client.get(&format!("/kv/w:{key}")).await;
+            if status == 200 {
+                let value = got["value"].as_u64().unwrap();
+                assert!(value >= *shown, "key {key}: a get reads {value} after {shown}");
+                *shown = value;
+            }
+        }
+    }
+    writing.store(false, Ordering::Relaxed);
+    for (key, writer) in writers.into_iter().enumerate() {
+        let written: u64 = writer.await.unwrap();
+        assert!(shown[key] > 0 && shown[key] <= written);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
