@@ -505,3 +505,20 @@ async fn a_drone_that_stands_at_its_origin_says_so_at_once() {
         "and not every tick"
     );
 }
+
+#[tokio::test]
+async fn time_spent_standing_is_not_flown_later() {
+    let from = Point::new(41.90, 12.45);
+    let drone = medium(from);
+    let mut world = World::with(std::slice::from_ref(&drone)).await;
+    for _ in 0..5 {
+        world.tick().await;
+    }
+    world.kv.set("drone:drone-1", &drone.charge(None).unwrap());
+    world.tick().await;
+    let flown_km = from.distance_km(world.drone(1).pos);
+    assert!(
+        (flown_km - KM_PER_SEC * TICK_SEC).abs() < 1e-3,
+        "{flown_km} km in the first tick"
+    );
+}
