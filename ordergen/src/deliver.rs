@@ -19,7 +19,10 @@ pub(crate) const ATTEMPTS_MAX: u32 = 12;
 /// The longest `Retry-After` that is honoured.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of an error's text that are read for the log.
+/// Bytes of an answer that are read; ours are far shorter. What is longer is left, and its connection closed.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// Bytes of an error's text that are logged, when it is not in our format.
 const DETAIL_MAX_BYTES: usize = 300;
 
 /// Pauses between attempts: doubled each time, of random length between half and all of it, so that orders that failed together do
@@ -142,13 +145,18 @@ impl Courier {
             }
         };
         let status = answer.status();
-        match status {
-            StatusCode::CREATED => return Attempt::Done(Outcome::Accepted),
-            StatusCode::OK => return Attempt::Done(Outcome::Repeated),
-            _ => {}
-        }
+        let accepted = match status {
+            StatusCode::CREATED => Some(Outcome::Accepted),
+            StatusCode::OK => Some(Outcome::Repeated),
+            _ => None,
+        };
         let asked = retry_after(&answer);
-        self.errors.note(status.as_str(), &detail(answer).await);
+        // Read even when nobody looks at it: only then can the connection carry the next order.
+        let detail = detail(answer).await;
+        if let Some(outcome) = accepted {
+            return Attempt::Done(outcome);
+        }
+        self.errors.note(status.as_str(), &detail);
         match status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
@@ -173,7 +181,7 @@ async fn detail(answer: Response) -> String {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let mut answer = answer;
     let mut text = Vec::new();
-    while text.len() < DETAIL_MAX_BYTES {
+    while text.len() < ANSWER_MAX_BYTES {
         match answer.chunk().await {
             Ok(Some(chunk)) => text.extend_from_slice(&chunk),
             Ok(None) | Err(_) => break,

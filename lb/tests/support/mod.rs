@@ -12,7 +12,7 @@ use axum::Router;
 use lb::{Config, Parts};
 use service::Shutdown;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// No wait in these tests is longer.
@@ -157,10 +157,18 @@ impl Gateway {
         Self { addr, task, shutdown }
     }
 
-    /// Stops accepting, closes idle connections.
-    pub async fn stop(self) {
+    /// Stops accepting, closes idle connections, and keeps others from its port.
+    pub async fn stop(self) -> Nobody {
         self.shutdown.stop();
+        let socket = TcpSocket::new_v4().unwrap();
+        // Its old connections may still linger in the system.
+        socket.set_reuseaddr(true).unwrap();
+        until("the port is free", async || socket.bind(self.addr).is_ok()).await;
         let _ = self.task.await;
+        Nobody {
+            addr: self.addr,
+            _bound: socket,
+        }
     }
 }
 
@@ -194,9 +202,20 @@ pub async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// An address where nobody listens.
-pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// A port where nobody listens, and that no other test is given as long as this lives.
+pub struct Nobody {
+    pub addr: SocketAddr,
+    _bound: TcpSocket,
+}
+
+/// Refuses every connection.
+pub fn nobody() -> Nobody {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    Nobody {
+        addr: socket.local_addr().unwrap(),
+        _bound: socket,
+    }
 }
 
 /// Waits until a condition holds.
