@@ -219,7 +219,7 @@ async fn a_long_order_is_not_starved_by_a_steady_stream_of_short_ones() {
         assert!(minutes < 20, "{:?} {:?}", world.drone(1), world.drone(4));
         for _ in 0..300 {
             // Always enough short ones waiting for both drones.
-            if world.kv.keys(keys::OPEN_PREFIX).len() < 8 {
+            while world.kv.keys(keys::OPEN_PREFIX).len() < 8 {
                 world.order(Point::new(41.83, 12.55), Point::new(41.85, 12.57), 1.0);
             }
             world.step().await;
