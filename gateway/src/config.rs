@@ -20,7 +20,7 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// kvfront's address, http://host:port; several are separated by commas
-    #[arg(long, env = "KV_URL", default_value = "http://kvfront:9000", value_name = "URL")]
+    #[arg(long, env = "KV_URL", default_value = "http://127.0.0.1:9000", value_name = "URL")]
     pub kv_url: String,
 
     /// RabbitMQ's address, amqp://user:password@host:port/vhost

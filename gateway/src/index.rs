@@ -15,9 +15,9 @@ use service::{Heartbeat, Shutdown};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-/// How long ids gather before they are written together.
+/// How long ids gather before they are written together. Also the time in which other gateways have the key to themselves.
 const GATHER: Duration = Duration::from_millis(20);
-/// Middle of the first pause after a failed write; doubles each time, with ±50 % of jitter, because gateways race for the key.
+/// Middle of the first pause after a failed write; doubles each time, with ±50 % of jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(1_000);
@@ -84,9 +84,14 @@ pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shu
                 Ok(true) => {
                     queue.remove(&ids);
                     pause = FIRST_PAUSE;
-                    continue;
+                    beat.ok();
+                    // What has come meanwhile has also left a notification.
+                    break;
                 }
-                Ok(false) => {}
+                // Somebody else was quicker, and the writer now knows their list: go on at once. Waiting would only make it stale again,
+                // and a gateway with much to write could keep the others out for good.
+                Ok(false) if drained.is_stopping() => break,
+                Ok(false) => continue,
                 Err(error) => {
                     beat.failed(&error);
                     tracing::debug!(%error, waiting = ids.len(), "{DELIVERIES_INDEX} could not be written");

@@ -308,3 +308,33 @@ async fn what_waits_for_the_index_is_written_at_the_end() {
     let kv = world.stop().await;
     assert_eq!(kv.record::<Vec<String>>("deliveries_index"), Some(vec![id]));
 }
+
+#[tokio::test]
+async fn a_busy_neighbour_does_not_keep_ids_out_of_the_index() {
+    let world = World::start().await;
+    world.kv.delay(Duration::from_millis(1));
+    let append = |number: usize| {
+        world.kv.with(|store| {
+            let mut ids: Vec<Value> = store
+                .value("deliveries_index")
+                .and_then(|list| list.as_array().cloned())
+                .unwrap_or_default();
+            ids.push(json!(format!("00000000-{number:04}")));
+            store.set("deliveries_index", &ids);
+        });
+    };
+    let id = world.order().await["id"].as_str().unwrap().to_owned();
+    // Somebody else writes all the time, though not quite without a break.
+    let start = Instant::now();
+    for number in 0.. {
+        append(number);
+        if world.index().contains(&id) {
+            break;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "kept out by {number} other writes"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
