@@ -185,7 +185,8 @@ async fn events_pass_at_once_and_end_with_the_stop_signal() {
     let receiver = Arc::new(std::sync::Mutex::new(Some(receiver)));
     let route = get(move || async move { events(receiver.lock().unwrap().take().unwrap()) });
     let gateway = Gateway::start(Router::new().route("/events", route)).await;
-    let lb = Lb::start(&[gateway.addr], &[]).await;
+    let grace = PATIENCE * 2;
+    let lb = Lb::start_with(&[gateway.addr], &[], |parts| parts.timeouts.grace = grace).await;
     let answer = lb.get("/events?last=1").await;
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     let mut body = answer.bytes_stream();
@@ -199,12 +200,8 @@ async fn events_pass_at_once_and_end_with_the_stop_signal() {
             .unwrap();
         assert_eq!(got, event);
     }
-    let started = std::time::Instant::now();
+    // Streams do not hold the stop up: this has less patience than the grace.
     let lines = lb.stop().await;
-    assert!(
-        started.elapsed() < Duration::from_millis(1500),
-        "streams do not hold the stop up"
-    );
     assert!(body.next().await.is_none(), "a proper end");
     assert_eq!(lines.len(), 1);
     assert!(
@@ -315,10 +312,10 @@ async fn over_the_limit_is_429_but_never_for_health_and_zones() {
         assert_eq!(lb.get(path).await.status(), 200);
     }
     assert_eq!(lb.metric("lb_rate_limited_total{scope=\"client\"}").await, 1);
-    let global = Lb::start(&[gateway.addr], &["--rl-global-rate", "1"]).await;
+    let global = Lb::start(&[gateway.addr], &["--rl-global-rate", "0.02"]).await;
     assert_eq!(global.get("/head").await.status(), 200);
     let refused = global.get("/head").await;
-    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(refused.headers()["retry-after"], "50");
     assert_eq!(refused.text().await.unwrap(), "{\"detail\":\"rate limit (global)\"}");
 }
 
