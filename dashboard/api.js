@@ -1,7 +1,7 @@
 // Asks the gateway for what the page shows.
 //
-// Promises: one request at a time; a round every PERIOD_MS while all goes well, slower and slower (up to BACKOFF_MAX_MS) while it does not;
-// nothing while the tab is hidden; every request has a time limit.
+// Promises: one request at a time; a round every PERIOD_MS while all goes well, slower and slower (up to
+// BACKOFF_MAX_MS) while it does not; nothing while the tab is hidden; every request has a time limit.
 
 export const PERIOD_MS = 500;
 const BACKOFF_MAX_MS = 8000;
@@ -30,7 +30,8 @@ function untilVisible() {
   });
 }
 
-/// Polls for ever. `onZones`, `onDrones`, `onOrders` and `onStats` get what arrived, `onFailure` the error of a failed round.
+/// Polls for ever. `onZones`, `onDrones`, `onOrders` and `onStats` get what arrived, `onFailure` the error of a failed
+/// round.
 /// `missingOrders()` names the orders that are needed beyond the newest ones.
 export async function poll({ onZones, onDrones, onOrders, onStats, onFailure, missingOrders }) {
   let zonesAt = -Infinity;

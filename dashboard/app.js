@@ -1,4 +1,5 @@
-// The page: what arrives from the gateway goes into a small state, and from there to the tables (as it arrives) and the map (each frame).
+// The page: what arrives from the gateway goes into a small state, and from there to the tables (as it arrives) and the
+// map (each frame).
 
 import { poll } from "/dashboard/api.js";
 import { Fleet } from "/dashboard/fleet.js";

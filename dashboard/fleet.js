@@ -1,6 +1,7 @@
 // Where the drones are right now: keeps a few samples per drone and interpolates between them.
 //
-// Positions are drawn DELAY_MS late, so that there nearly always is a sample on either side and movement is smooth, not guessed.
+// Positions are drawn DELAY_MS late, so that there nearly always is a sample on either side and movement is smooth, not
+// guessed.
 
 const DELAY_MS = 900;
 const SAMPLES_MAX = 8;

@@ -1,6 +1,7 @@
 // The live map: zones, charge points, orders and drones on a canvas.
 //
-// What hardly changes (cells, labels, charge points) is drawn once on a canvas of its own and copied; only the rest is drawn per frame.
+// What hardly changes (cells, labels, charge points) is drawn once on a canvas of its own and copied; only the rest is
+// drawn per frame.
 // A drone's shape is its type, its colour its status, the ring around it its battery: nothing is told by colour alone.
 
 const TONES = [
@@ -52,7 +53,8 @@ export class LiveMap {
     this.drawBackdrop();
   }
 
-  /// Fits the served area into the canvas; a degree of longitude is shorter than one of latitude by the cosine of the latitude.
+  /// Fits the served area into the canvas; a degree of longitude is shorter than one of latitude by the cosine of the
+  /// latitude.
   project(point) {
     const { lat_min, lat_max, lon_min, lon_max } = this.zones.bounds;
     const squeeze = Math.cos(((lat_min + lat_max) / 2) * (Math.PI / 180));

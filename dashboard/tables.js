@@ -1,4 +1,5 @@
-// The two tables. Rows are kept per id and only what changed is written, so that focus, selection and scrolling survive every update.
+// The two tables. Rows are kept per id and only what changed is written, so that focus, selection and scrolling survive
+// every update.
 // Data reaches the page through textContent and attributes only, never as markup.
 
 const STATUS_NAMES = { in_flight: "in flight" };

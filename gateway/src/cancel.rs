@@ -1,8 +1,8 @@
 //! `DELETE /deliveries/{id}`: cancels what is not yet picked up, and frees its drone.
 //!
-//! The record's compare-and-swap decides; it needs no lock, because an assignment that races with it either comes first (then this cancels the
-//! assigned order) or finds the order no longer pending and undoes itself. What follows (the `open:` entry, the drone) is tidying up that the
-//! dispatcher's reconciliation does too, should it fail here.
+//! The record's compare-and-swap decides; it needs no lock, because an assignment that races with it either comes first
+//! (then this cancels the assigned order) or finds the order no longer pending and undoes itself. What follows (the
+//! `open:` entry, the drone) is tidying up that the dispatcher's reconciliation does too, should it fail here.
 
 use domain::delivery::{Delivery, DeliveryStatus};
 use domain::drone::Drone;

@@ -1,7 +1,8 @@
 //! One read for all who ask at the same time.
 //!
-//! Promises: whoever asks gets an answer that was read after they asked, so nobody sees a state older than their own last write; reads never
-//! overlap and start at least the given interval apart, so the KV sees the same load whether one or a thousand are looking.
+//! Promises: whoever asks gets an answer that was read after they asked, so nobody sees a state older than their own
+//! last write; reads never overlap and start at least the given interval apart, so the KV sees the same load whether
+//! one or a thousand are looking.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug)]
 pub(crate) struct Coalesced<T> {
     min_interval: Duration,
-    /// Held while reading: waiting for it is the whole point. Tokio's lock is fair, and a reader that hangs up frees it.
+    /// Held while reading: waiting for it is the whole point. Tokio's lock is fair, and a reader that hangs up frees
+    /// it.
     last: Mutex<Option<Last<T>>>,
 }
 

@@ -1,5 +1,5 @@
-//! A stable hash, the same in every version and on every machine: for entity tags and for comparing order bodies. Not for security: whoever
-//! chooses an idempotency key only ever compares against their own orders.
+//! A stable hash, the same in every version and on every machine: for entity tags and for comparing order bodies. Not
+//! for security: whoever chooses an idempotency key only ever compares against their own orders.
 
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;

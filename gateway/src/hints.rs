@@ -1,7 +1,7 @@
 //! Tells the dispatcher about new orders, in the background.
 //!
-//! A hint may be lost: the record in the KV is the outbox, and the dispatcher's sweep finds it. So nothing here waits, retries or fails an
-//! order.
+//! A hint may be lost: the record in the KV is the outbox, and the dispatcher's sweep finds it. So nothing here waits,
+//! retries or fails an order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,8 @@ pub(crate) async fn run(
     beat: Heartbeat,
     shutdown: Shutdown,
 ) {
-    // A broker that is away shows on the health line, and does not make the gateway unready: orders are accepted all the same.
+    // A broker that is away shows on the health line, and does not make the gateway unready: orders are accepted all
+    // the same.
     beat.ok();
     let complained = std::sync::Mutex::new(None::<Instant>);
     poll_fn(|cx| hints.poll_recv(cx))

@@ -1,7 +1,8 @@
 //! `deliveries_index`: the newest 1,000 delivery ids, each at most once, for scripts that read them.
 //!
-//! Promises: an accepted order is in the index within 100 ms while the KV is well; orders never wait for it; several gateways add to the one
-//! list without losing each other's ids. The document never grows beyond 1,000 ids, however many orders there are.
+//! Promises: an accepted order is in the index within 100 ms while the KV is well; orders never wait for it; several
+//! gateways add to the one list without losing each other's ids. The document never grows beyond 1,000 ids, however
+//! many orders there are.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,8 @@ use service::{Heartbeat, Shutdown};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-/// How long ids gather before they are written together. Also the time in which other gateways have the key to themselves.
+/// How long ids gather before they are written together. Also the time in which other gateways have the key to
+/// themselves.
 const GATHER: Duration = Duration::from_millis(20);
 /// Middle of the first pause after a failed write; doubles each time, with ±50 % of jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -88,8 +90,8 @@ pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shu
                     // What has come meanwhile has also left a notification.
                     break;
                 }
-                // Somebody else was quicker, and the writer now knows their list: go on at once. Waiting would only make it stale again,
-                // and a gateway with much to write could keep the others out for good.
+                // Somebody else was quicker, and the writer now knows their list: go on at once. Waiting would only
+                // make it stale again, and a gateway with much to write could keep the others out for good.
                 Ok(false) if drained.is_stopping() => break,
                 Ok(false) => continue,
                 Err(error) => {
@@ -173,7 +175,8 @@ fn read(found: Option<(Value, Version)>) -> (Vec<String>, Option<Version>) {
     (list, Some(version))
 }
 
-/// Both lists' ids, each once, oldest first, the newest [`DELIVERIES_INDEX_MAX`] of them. Ids are UUIDv7: their order is their age.
+/// Both lists' ids, each once, oldest first, the newest [`DELIVERIES_INDEX_MAX`] of them. Ids are UUIDv7: their order
+/// is their age.
 fn merge(list: &[String], ids: &[String]) -> Vec<String> {
     let all: BTreeSet<&String> = list.iter().chain(ids).collect();
     let excess = all.len().saturating_sub(DELIVERIES_INDEX_MAX);

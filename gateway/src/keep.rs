@@ -1,7 +1,8 @@
 //! Lets the entries of idempotency keys end after a day.
 //!
-//! A compare-and-swap has no time to live in the KV API, so once the order is stored the same value is put again with one. Best effort: an
-//! entry that is missed (a crash, a full queue) stays for good, which costs a hundred bytes and no correctness.
+//! A compare-and-swap has no time to live in the KV API, so once the order is stored the same value is put again with
+//! one. Best effort: an entry that is missed (a crash, a full queue) stays for good, which costs a hundred bytes and no
+//! correctness.
 
 use std::time::Duration;
 

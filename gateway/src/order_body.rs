@@ -1,7 +1,7 @@
 //! From the bytes of `POST /deliveries` to a valid order.
 //!
-//! JSON knows no `NaN` and no `Infinity`, but many writers send them (Python's among them). They would make the whole body "malformed"; this
-//! turns them into a value that the validation can name: the answer is 422 and says which field.
+//! JSON knows no `NaN` and no `Infinity`, but many writers send them (Python's among them). They would make the whole
+//! body "malformed"; this turns them into a value that the validation can name: the answer is 422 and says which field.
 
 use domain::order::NewOrder;
 use serde_json::Value;
@@ -42,7 +42,8 @@ fn read_json(body: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
-/// The text with every number that is not finite (`NaN`, `-Infinity`, `1e999`) put in quotes; `None` when there is none.
+/// The text with every number that is not finite (`NaN`, `-Infinity`, `1e999`) put in quotes; `None` when there is
+/// none.
 fn quote_non_finite(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let mut out = String::with_capacity(text.len() + 8);

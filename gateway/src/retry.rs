@@ -1,6 +1,7 @@
 //! Trying again for a short while, so that the crash of one kvstore does not surface as failed requests.
 //!
-//! Only for operations that may be repeated even after an unknown outcome, because a repetition finds what the first attempt left behind.
+//! Only for operations that may be repeated even after an unknown outcome, because a repetition finds what the first
+//! attempt left behind.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub(crate) const RETRY_FOR: Duration = Duration::from_millis(1_500);
 /// A request is answered within this, whatever the KV does.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(2_000);
-/// Middle of the first pause between attempts; doubles each time, with ±50 % of jitter so that racing requests come apart.
+/// Middle of the first pause between attempts; doubles each time, with ±50 % of jitter so that racing requests come
+/// apart.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(200);

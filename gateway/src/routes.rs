@@ -25,7 +25,8 @@ use crate::{cancel, listing, page, stats, submit};
 
 /// Largest order, in bytes; a real one has about 150.
 pub(crate) const ORDER_MAX_BYTES: usize = 64 * 1024;
-/// Of a body that is too large, this much is read and thrown away, so that the client gets the answer instead of a broken connection.
+/// Of a body that is too large, this much is read and thrown away, so that the client gets the answer instead of a
+/// broken connection.
 const DISCARD_MAX_BYTES: usize = 8 << 20;
 /// Longest time a client may take to send an order.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);

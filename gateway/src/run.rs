@@ -29,8 +29,8 @@ const KV_TIMEOUT: Duration = Duration::from_secs(2);
 const KV_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// After this long without an answer from the KV the gateway is not ready.
 const KV_MAX_SILENCE: Duration = Duration::from_secs(5);
-/// After this long without a written index (or counts) the gateway is not ready. Longer than the KV's: they only fail with it.
-const LOOP_MAX_SILENCE: Duration = Duration::from_secs(60);
+/// After this long without a written index the gateway is not ready. Longer than the KV's: it only fails with it.
+const INDEX_MAX_SILENCE: Duration = Duration::from_secs(60);
 /// For loops whose failures do not keep the gateway from its work; they show in `/ready` all the same.
 const NEVER: Duration = Duration::MAX;
 /// Longest wait for RabbitMQ's connection to close.
@@ -99,7 +99,7 @@ pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutd
     let requests = Topic::work(config.delivery_req_queue);
     let statuses = Topic::broadcast(config.delivery_status_queue);
     let queue = app.index.clone();
-    tasks.spawn("index", LOOP_MAX_SILENCE, |beat, _| {
+    tasks.spawn("index", INDEX_MAX_SILENCE, |beat, _| {
         index::run(kv.clone(), queue, beat, drained.clone())
     });
     tasks.spawn("hints", NEVER, |beat, _| {
@@ -119,7 +119,7 @@ pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutd
     tasks.spawn("delivery status", NEVER, |beat, shutdown| {
         status::run(bus, statuses, recent, clock, beat, shutdown)
     });
-    tasks.spawn("stats", LOOP_MAX_SILENCE, |beat, shutdown| {
+    tasks.spawn("stats", NEVER, |beat, shutdown| {
         stats::run(Arc::clone(&app), beat, shutdown)
     });
 

@@ -1,14 +1,15 @@
 //! How many deliveries are in which state, without counting all of them each time.
 //!
-//! A *checkpoint* in the KV says how many deliveries up to some id have ended, and how; the gateway keeps the states of all later ones in
-//! memory (the *tail*), and reads again only what is new or still open. From time to time whoever gets there first moves the checkpoint
-//! forward, by compare-and-swap, over records that have ended and are old enough that none with a smaller id can still appear. So the cost
-//! is that of the open orders, after a million as after ten, and every gateway and every restart gives the same totals.
+//! A *checkpoint* in the KV says how many deliveries up to some id have ended, and how; the gateway keeps the states of
+//! all later ones in memory (the *tail*), and reads again only what is new or still open. From time to time whoever
+//! gets there first moves the checkpoint forward, by compare-and-swap, over records that have ended and are old enough
+//! that none with a smaller id can still appear. So the cost is that of the open orders, after a million as after ten,
+//! and every gateway and every restart gives the same totals.
 //!
-//! An order whose record only appears [`SETTLED_AFTER_SEC`] after its id was made (its first request died half-way and was repeated later) may
-//! be missing from the totals of ended orders; nowhere else.
+//! An order whose record only appears [`SETTLED_AFTER_SEC`] after its id was made (its first request died half-way and
+//! was repeated later) may be missing from the totals of ended orders; nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ const CHECKPOINT: &str = "stats:deliveries";
 const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 /// Without viewers, this often the tail is brought up to date, so that the next viewer does not wait for it.
 const IDLE_REFRESH: Duration = Duration::from_secs(10);
-/// New records are looked for again among the ids of this long, because ids are made before records and on several clocks.
+/// New records are looked for again among the ids of this long, because ids are made before records and on several
+/// clocks.
 const OVERLAP_SEC: f64 = 5.0;
 /// Records at least this old are covered by the checkpoint once they have ended.
 const SETTLED_AFTER_SEC: f64 = 600.0;
@@ -42,8 +44,9 @@ const SETTLE_AT_LEAST: usize = 500;
 const PAGE: usize = 1_000;
 /// Pages of new records read in one refresh; the rest follows in the next ones.
 const PAGES_MAX: usize = 20;
-/// Open records read again in one refresh; with more, they take turns.
-const RECHECK_MAX: usize = 1_000;
+/// Open records read again in one refresh; with more, they take turns, after those that the dispatcher has lately
+/// spoken of.
+const RECHECK_MAX: usize = 250;
 /// Most deliveries in memory: some 20 MB. With more the counts stay behind until the checkpoint can move.
 const TAIL_MAX: usize = 200_000;
 
@@ -113,7 +116,7 @@ pub(crate) async fn counts(app: &App) -> Result<Counts, ApiError> {
     let refresh = || async {
         let mut tally = app.stats.tally.lock().await;
         tally
-            .refresh(&app.kv, app.now())
+            .refresh(&app.kv, app.now(), &app.recent.delivery_ids())
             .await
             .map_err(|error| api_error(&error))?;
         Ok(tally.counts())
@@ -123,6 +126,8 @@ pub(crate) async fn counts(app: &App) -> Result<Counts, ApiError> {
 
 /// Keeps the tail up to date until `shutdown`.
 pub(crate) async fn run(app: std::sync::Arc<App>, beat: Heartbeat, shutdown: Shutdown) {
+    // Counting is no condition for taking orders, so this line is well from the start.
+    beat.ok();
     loop {
         match counts(&app).await {
             Ok(_) => beat.ok(),
@@ -135,12 +140,13 @@ pub(crate) async fn run(app: std::sync::Arc<App>, beat: Heartbeat, shutdown: Shu
 }
 
 impl Tally {
-    async fn refresh(&mut self, kv: &Kv, now_sec: f64) -> Result<(), KvError> {
+    /// `changed` are ids that have probably changed: hints, which only decide what is looked at first.
+    async fn refresh(&mut self, kv: &Kv, now_sec: f64, changed: &[String]) -> Result<(), KvError> {
         if !self.loaded {
             self.load(kv).await?;
         }
         let from = self.read_new(kv, now_sec).await?;
-        self.recheck_open(kv, &from).await?;
+        self.recheck_open(kv, &from, changed).await?;
         if self.settled(now_sec) >= SETTLE_AT_LEAST {
             self.move_checkpoint(kv, now_sec).await?;
         }
@@ -192,7 +198,7 @@ impl Tally {
     }
 
     /// Reads those again that were open when last seen; what comes after `read_after` has just been read.
-    async fn recheck_open(&mut self, kv: &Kv, read_after: &str) -> Result<(), KvError> {
+    async fn recheck_open(&mut self, kv: &Kv, read_after: &str, changed: &[String]) -> Result<(), KvError> {
         let open = |range: &mut dyn Iterator<Item = (&String, &DeliveryStatus)>, max: usize| -> Vec<String> {
             range
                 .filter(|(_, status)| status.is_open())
@@ -215,6 +221,14 @@ impl Tally {
         } else {
             ids.last().cloned().unwrap_or_default()
         };
+        let in_turn: HashSet<&String> = ids.iter().collect();
+        let hinted = |id: &&String| {
+            id.as_str() <= read_after
+                && !in_turn.contains(id)
+                && self.tail.get(*id).is_some_and(|status| status.is_open())
+        };
+        let hinted: Vec<String> = changed.iter().filter(hinted).cloned().collect();
+        ids.extend(hinted);
         for (key, record) in get_all(kv, ids.iter().map(|id| keys::delivery(id)).collect()).await? {
             if let (Some(id), Ok(head)) = (keys::delivery_id(&key), Head::deserialize(&record)) {
                 self.tail.insert(id.to_owned(), head.status);
@@ -351,7 +365,7 @@ mod tests {
         put(&kv, 1, "pending").await;
         put(&kv, 2, "delivered").await;
         let mut tally = Tally::default();
-        tally.refresh(&kv, START_SEC + 100.0).await.unwrap();
+        tally.refresh(&kv, START_SEC + 100.0, &[]).await.unwrap();
         let counts = tally.counts();
         assert_eq!(
             (counts.pending, counts.delivered, counts.total, counts.complete),
@@ -362,7 +376,7 @@ mod tests {
         put(&kv, 99, "pending").await;
         // Its id was made before that of second 99, its record came later.
         put(&kv, 98, "failed").await;
-        tally.refresh(&kv, START_SEC + 100.0).await.unwrap();
+        tally.refresh(&kv, START_SEC + 100.0, &[]).await.unwrap();
         let counts = tally.counts();
         assert_eq!(
             (counts.pending, counts.in_flight, counts.delivered, counts.failed),
@@ -381,7 +395,7 @@ mod tests {
         let now = START_SEC + 5_000.0;
         let mut first = Tally::default();
         for _ in 0..4 {
-            first.refresh(&kv, now).await.unwrap();
+            first.refresh(&kv, now, &[]).await.unwrap();
             let counts = first.counts();
             assert_eq!((counts.delivered, counts.pending), (u64::from(total) - 1, 1));
         }
@@ -390,11 +404,11 @@ mod tests {
 
         // Another gateway, and one that was overtaken, give the same.
         let mut second = Tally::default();
-        second.refresh(&kv, now).await.unwrap();
+        second.refresh(&kv, now, &[]).await.unwrap();
         assert_eq!(second.counts(), first.counts());
         put(&kv, 1_100, "cancelled").await;
-        second.refresh(&kv, now).await.unwrap();
-        first.refresh(&kv, now).await.unwrap();
+        second.refresh(&kv, now, &[]).await.unwrap();
+        first.refresh(&kv, now, &[]).await.unwrap();
         assert_eq!(second.counts(), first.counts());
         assert_eq!(first.counts().cancelled, 1);
     }
@@ -412,9 +426,12 @@ mod tests {
         }
         put(&kv, 10, "delivered").await;
         put(&kv, 2_400, "delivered").await;
-        for _ in 0..3 {
-            tally.recheck_open(&kv, &id(3_000)).await.unwrap();
+        tally.recheck_open(&kv, &id(3_000), &[id(2_400)]).await.unwrap();
+        assert_eq!(tally.counts().delivered, 2, "one in turn, one because of a hint");
+        put(&kv, 2_200, "delivered").await;
+        for _ in 0..2_500 / RECHECK_MAX + 1 {
+            tally.recheck_open(&kv, &id(3_000), &[]).await.unwrap();
         }
-        assert_eq!(tally.counts().delivered, 2);
+        assert_eq!(tally.counts().delivered, 3);
     }
 }

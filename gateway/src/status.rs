@@ -2,7 +2,7 @@
 //!
 //! Keeps the newest few and counts all. Hints, as everything on the bus: whoever needs the truth reads the KV.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,13 @@ impl Recent {
             events.pop_front();
         }
         events.push_back(noted);
+    }
+
+    /// The deliveries that the kept events speak of.
+    pub(crate) fn delivery_ids(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: BTreeSet<&String> = events.iter().map(|noted| &noted.event.delivery_id).collect();
+        ids.into_iter().cloned().collect()
     }
 
     /// The newest `limit` events, newest first.

@@ -1,14 +1,16 @@
 //! An order's way into the KV.
 //!
-//! Without an `Idempotency-Key`: one ordered batch writes `open:{id}` and then the record `delivery:{id}`, the record only where there is
-//! none. Once the record is there the order exists, whatever happens to this process.
+//! Without an `Idempotency-Key`: one ordered batch writes `open:{id}` and then the record `delivery:{id}`, the record
+//! only where there is none. Once the record is there the order exists, whatever happens to this process.
 //!
-//! With one, a compare-and-swap on `idem:{key}` comes first and decides, once and for all, which id the order has and who answers 201. Every
-//! other request with that key reads the record of that id; finding none, it writes it in the same way, because the first may have died
-//! in between. So it does not matter who writes: the content follows from the key's entry and the (equal) body.
+//! With one, a compare-and-swap on `idem:{key}` comes first and decides, once and for all, which id the order has and
+//! who answers 201. Every other request with that key reads the record of that id; finding none, it writes it in the
+//! same way, because the first may have died in between. So it does not matter who writes: the content follows from the
+//! key's entry and the (equal) body.
 //!
-//! Both writes may be repeated after an unknown outcome: `open:` is a plain put, and the record is only ever created where it is absent.
-//! `open:` is written anew with every attempt, since the dispatcher removes entries that stay without a record (by comparing versions).
+//! Both writes may be repeated after an unknown outcome: `open:` is a plain put, and the record is only ever created
+//! where it is absent. `open:` is written anew with every attempt, since the dispatcher removes entries that stay
+//! without a record (by comparing versions).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,7 +87,8 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Api
 /// Accepts an order, at most once per idempotency key.
 ///
 /// # Errors
-/// 503 when the KV takes nothing; with `outcome` and `id` when the order may exist all the same; 422 when the key stands for another order.
+/// 503 when the KV takes nothing; with `outcome` and `id` when the order may exist all the same; 422 when the key
+/// stands for another order.
 pub(crate) async fn submit(app: &App, order: &NewOrder, key: Option<String>) -> Result<Accepted, ApiError> {
     let budget = Budget::start();
     let id = Uuid::now_v7().to_string();
@@ -174,7 +177,8 @@ async fn find(app: &App, budget: Budget, id: &str) -> Result<Option<Delivery>, A
 
 /// Writes `open:` and the record, and tells the rest of the system when the record is new.
 async fn store(app: &App, budget: Budget, record: &Delivery, has_key: bool) -> Result<Stored, ApiError> {
-    // True once an attempt of ours may have created the record: finding it then means it is (as good as) ours to announce.
+    // True once an attempt of ours may have created the record: finding it then means it is (as good as) ours to
+    // announce.
     let maybe_mine = AtomicBool::new(false);
     let (swap, open_version) = budget
         .run(|| async {
@@ -202,7 +206,8 @@ async fn store(app: &App, budget: Budget, record: &Delivery, has_key: bool) -> R
     if maybe_mine.load(Ordering::Relaxed) {
         announce(app, record);
     } else if !found.status.is_open() {
-        // The order has ended meanwhile, and with it its entry; ours must not outlive it. Should this fail, the dispatcher's sweep does it.
+        // The order has ended meanwhile, and with it its entry; ours must not outlive it. Should this fail, the
+        // dispatcher's sweep does it.
         let _ = app.kv.delete_version(&keys::open(&record.id), &open_version).await;
     }
     Ok(Stored::Before(Box::new(found)))
