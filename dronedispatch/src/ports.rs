@@ -25,6 +25,13 @@ pub struct Listeners {
     pub kvstores: Vec<TcpListener>,
     /// The KV coordinator.
     pub kvfront: TcpListener,
+    /// Everything else.
+    pub rest: ServiceListeners,
+}
+
+/// The open listeners of what stands around the KV.
+#[derive(Debug)]
+pub struct ServiceListeners {
     /// The gateways.
     pub gateways: Vec<TcpListener>,
     /// The public entrance.
@@ -67,10 +74,12 @@ impl Listeners {
         Ok(Self {
             kvstores,
             kvfront,
-            gateways: own,
-            lb: open("lb", offset::LB).await?,
-            dispatcher: open("dispatcher", offset::DISPATCHER).await?,
-            drone: open("drone", offset::DRONE).await?,
+            rest: ServiceListeners {
+                gateways: own,
+                lb: open("lb", offset::LB).await?,
+                dispatcher: open("dispatcher", offset::DISPATCHER).await?,
+                drone: open("drone", offset::DRONE).await?,
+            },
         })
     }
 }
@@ -98,7 +107,7 @@ mod tests {
     async fn a_taken_port_names_port_service_and_flag() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = taken.local_addr().unwrap().port();
-        if port < offset::LB || port > 64_000 {
+        if !(offset::LB..=64_000).contains(&port) {
             return; // no port base puts lb there
         }
         // Wherever else something may listen, the first refusal must be a helpful one.
@@ -112,7 +121,7 @@ mod tests {
     #[tokio::test]
     async fn base_zero_takes_free_ports() {
         let listeners = Listeners::open([127, 0, 0, 1].into(), 0, 2).await.unwrap();
-        assert_eq!((listeners.kvstores.len(), listeners.gateways.len()), (3, 2));
-        assert!(url(&listeners.lb).unwrap().starts_with("http://127.0.0.1:"));
+        assert_eq!((listeners.kvstores.len(), listeners.rest.gateways.len()), (3, 2));
+        assert!(url(&listeners.rest.lb).unwrap().starts_with("http://127.0.0.1:"));
     }
 }

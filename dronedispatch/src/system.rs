@@ -11,11 +11,12 @@ use anyhow::{Context, bail};
 use bus::{Bus, InProcess, Rabbit};
 use service::Shutdown;
 use service::settings::{SettingError, try_parse_from};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cli::{Orders, UpArgs};
-use crate::ports::{KVSTORES, Listeners, url};
+use crate::ports::{KVSTORES, Listeners, ServiceListeners, url};
 use crate::status;
 
 /// After Ctrl-C everything has ended within this time.
@@ -80,10 +81,10 @@ impl Layer {
 pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
     let _lock = lock_data_dir(&args.data_dir)?;
     let listeners = Listeners::open(args.bind, args.port_base, args.gateways).await?;
-    let (lb_url, kv_url) = (url(&listeners.lb)?, url(&listeners.kvfront)?);
+    let (lb_url, kv_url) = (url(&listeners.rest.lb)?, url(&listeners.kvfront)?);
     let stats_url = format!(
         "{}/stats",
-        url(listeners.gateways.first().context("at least one gateway")?)?
+        url(listeners.rest.gateways.first().context("at least one gateway")?)?
     );
     let store_urls = listeners.kvstores.iter().map(url).collect::<Result<Vec<_>, _>>()?;
     let bus_stop = Shutdown::new();
@@ -91,87 +92,106 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
         Some(rabbit) => Rabbit::connect(rabbit, bus_stop.token()).context("RABBIT_URL (--rabbit-url)")?,
         None => InProcess::with_shutdown(bus_stop.token()),
     };
-    let mut layers = start(args, listeners, &bus)?;
-
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let ended = tokio::select! {
-        ended = first_end(&mut layers) => Some(ended),
-        () = shutdown.stopped() => None,
-        ready = answers(&client, &lb_url) => {
-            ready?;
-            greet(args, &lb_url, &kv_url, &store_urls);
-            let show = tokio::spawn(status::show(client, stats_url, shutdown.child()));
-            let ended = tokio::select! {
-                ended = first_end(&mut layers) => Some(ended),
-                () = shutdown.stopped() => None,
-            };
-            shutdown.stop();
-            let _ = timeout(LAYER_STOP_WITHIN, show).await;
-            ended
-        }
-    };
+    let mut layers = start_kv(args, listeners.kvstores, listeners.kvfront)?;
+
+    let kv_ready = format!("{kv_url}/ready");
+    let mut ended = until_end(&mut layers, &shutdown, answers(&client, &kv_ready)).await?;
+    if ended.is_running() {
+        // In front of what is there already: the layers are stopped from the first to the last.
+        let services = Services {
+            kv_url: &kv_url,
+            lb_url: &lb_url,
+            bus: &bus,
+        };
+        let kv = std::mem::replace(&mut layers, services.start(args, listeners.rest)?);
+        layers.extend(kv);
+        let way = format!("{lb_url}/zones");
+        ended = until_end(&mut layers, &shutdown, answers(&client, &way)).await?;
+    }
+    if ended.is_running() {
+        greet(args, &lb_url, &kv_url, &store_urls);
+        let show = tokio::spawn(status::show(client, stats_url, shutdown.child()));
+        ended = until_end(&mut layers, &shutdown, std::future::pending()).await?;
+        shutdown.stop();
+        let _ = timeout(LAYER_STOP_WITHIN, show).await;
+    }
     let deadline = Instant::now() + STOP_WITHIN;
     for layer in layers {
         layer.stop(deadline).await;
     }
     bus_stop.stop();
     match ended {
-        Some((name, Ok(()))) => bail!("{name} ended by itself"),
-        Some((name, Err(error))) => Err(error.context(format!("{name} failed"))),
-        None => Ok(()),
+        Ended::Service(name, Ok(())) => bail!("{name} ended by itself"),
+        Ended::Service(name, Err(error)) => Err(error.context(format!("{name} failed"))),
+        Ended::Running | Ended::Asked => Ok(()),
     }
 }
 
-/// Starts every service; the layers come in the order in which they are to be stopped: whoever asks before whoever answers.
-fn start(args: &UpArgs, listeners: Listeners, bus: &Arc<dyn Bus>) -> anyhow::Result<Vec<Layer>> {
-    let text = |text: &str| OsString::from(text);
-    let kv_url = url(&listeners.kvfront)?;
-    let store_urls = listeners.kvstores.iter().map(url).collect::<Result<Vec<_>, _>>()?;
-    let gateway_urls = listeners.gateways.iter().map(url).collect::<Result<Vec<_>, _>>()?;
-    let lb_url = url(&listeners.lb)?;
-    let drones = args.drones.to_string();
-
-    let mut stores = Layer::new();
-    for (name, listener) in KVSTORES.into_iter().zip(listeners.kvstores) {
+/// Starts the kvstores and kvfront.
+fn start_kv(args: &UpArgs, stores: Vec<TcpListener>, front: TcpListener) -> anyhow::Result<Vec<Layer>> {
+    let urls = stores.iter().map(url).collect::<Result<Vec<_>, _>>()?.join(",");
+    let mut nodes = Layer::new();
+    for (name, listener) in KVSTORES.into_iter().zip(stores) {
         let db_file = args.data_dir.join(name).with_extension("db");
         let config: kvstore::Config = settings("kvstore", [("--db-file", db_file.into_os_string())])?;
-        stores.start(name, |stop| kvstore::run(config, listener, stop));
+        nodes.start(name, |stop| kvstore::run(config, listener, stop));
     }
-    let mut front = Layer::new();
-    let config: kvfront::Config = settings("kvfront", [("--backends", text(&store_urls.join(",")))])?;
-    front.start("kvfront", |stop| kvfront::run(config, listeners.kvfront, stop));
+    let mut coordinator = Layer::new();
+    let config: kvfront::Config = settings("kvfront", [("--backends", urls.into())])?;
+    coordinator.start("kvfront", |stop| kvfront::run(config, front, stop));
+    Ok(vec![coordinator, nodes])
+}
 
-    let mut workers = Layer::new();
-    let fleet = [("--kv-url", text(&kv_url)), ("--drone-pool-max", text(&drones))];
-    let config: dispatcher::Config = settings("dispatcher", fleet.clone())?;
-    workers.start("dispatcher", |stop| {
-        dispatcher::run(config, listeners.dispatcher, Arc::clone(bus), stop)
-    });
-    let config: drone_sim::Config = settings("drone-sim", fleet)?;
-    workers.start("drone", |stop| {
-        drone_sim::run(config, listeners.drone, Arc::clone(bus), stop)
-    });
+/// What the services around the KV are wired to.
+struct Services<'a> {
+    kv_url: &'a str,
+    lb_url: &'a str,
+    bus: &'a Arc<dyn Bus>,
+}
 
-    let mut gateways = Layer::new();
-    for listener in listeners.gateways {
-        let config: gateway::Config = settings("gateway", [("--kv-url", text(&kv_url))])?;
-        gateways.start("gateway", |stop| gateway::run(config, listener, Arc::clone(bus), stop));
-    }
-    let mut entrance = Layer::new();
-    let config: lb::Config = settings("lb", [("--target-url", text(&gateway_urls.join(",")))])?;
-    entrance.start("lb", |stop| lb::run(config, listeners.lb, stop));
+impl Services<'_> {
+    /// Starts everything but the KV; the layers come in the order in which they are to be stopped: whoever asks before whoever answers.
+    fn start(&self, args: &UpArgs, listeners: ServiceListeners) -> anyhow::Result<Vec<Layer>> {
+        let bus = || Arc::clone(self.bus);
+        let kv_url = || ("--kv-url", OsString::from(self.kv_url));
+        let drones = || ("--drone-pool-max", OsString::from(args.drones.to_string()));
+        let gateway_urls = listeners
+            .gateways
+            .iter()
+            .map(url)
+            .collect::<Result<Vec<_>, _>>()?
+            .join(",");
 
-    let mut orders = Layer::new();
-    if args.orders == Orders::Bursty {
-        let config: ordergen::Config = settings("ordergen", [("--lb-url", text(&lb_url))])?;
-        // With TOTAL set it ends by itself, and the rest goes on.
-        orders.start("ordergen", |stop| async move {
-            ordergen::run(config, stop.clone()).await?;
-            stop.stopped().await;
-            Ok(())
+        let mut workers = Layer::new();
+        let config: dispatcher::Config = settings("dispatcher", [kv_url(), drones()])?;
+        workers.start("dispatcher", |stop| {
+            dispatcher::run(config, listeners.dispatcher, bus(), stop)
         });
+        let config: drone_sim::Config = settings("drone-sim", [kv_url(), drones()])?;
+        workers.start("drone", |stop| drone_sim::run(config, listeners.drone, bus(), stop));
+
+        let mut gateways = Layer::new();
+        for listener in listeners.gateways {
+            let config: gateway::Config = settings("gateway", [kv_url()])?;
+            gateways.start("gateway", |stop| gateway::run(config, listener, bus(), stop));
+        }
+        let mut entrance = Layer::new();
+        let config: lb::Config = settings("lb", [("--target-url", gateway_urls.into())])?;
+        entrance.start("lb", |stop| lb::run(config, listeners.lb, stop));
+
+        let mut orders = Layer::new();
+        if args.orders == Orders::Bursty {
+            let config: ordergen::Config = settings("ordergen", [("--lb-url", self.lb_url.into())])?;
+            // With TOTAL set it ends by itself, and the rest goes on.
+            orders.start("ordergen", |stop| async move {
+                ordergen::run(config, stop.clone()).await?;
+                stop.stopped().await;
+                Ok(())
+            });
+        }
+        Ok(vec![orders, entrance, gateways, workers])
     }
-    Ok(vec![orders, entrance, gateways, workers, front, stores])
 }
 
 /// A service's settings: what is fixed here, then the environment, then the demo's values, then the service's own defaults.
@@ -195,35 +215,55 @@ where
         args.extend([flag.into(), value]);
     }
     // The listener is already open; a LISTEN meant for some other program must not fail this one.
-    args.push("--listen=127.0.0.1:0".into());
-    if !command.get_arguments().any(|arg| arg.get_long() == Some("listen")) {
-        args.pop();
+    if command.get_arguments().any(|arg| arg.get_long() == Some("listen")) {
+        args.push("--listen=127.0.0.1:0".into());
     }
     let config: C = try_parse_from(args)?;
     config.validate()?;
     Ok(config)
 }
 
-/// Waits for a service that ends by itself; for ever when none does.
-async fn first_end(layers: &mut [Layer]) -> (&'static str, anyhow::Result<()>) {
+/// Why the system is not running any more, if it is not.
+enum Ended {
+    Running,
+    /// Somebody asked for it.
+    Asked,
+    /// A service ended by itself.
+    Service(&'static str, anyhow::Result<()>),
+}
+
+impl Ended {
+    fn is_running(&self) -> bool {
+        matches!(self, Self::Running)
+    }
+}
+
+/// Waits for `work`, unless a service ends by itself or the end is asked for meanwhile.
+async fn until_end(
+    layers: &mut [Layer],
+    shutdown: &Shutdown,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Ended> {
     let ends = layers
         .iter_mut()
         .filter(|layer| !layer.running.is_empty())
         .map(|layer| Box::pin(layer.running.join_next()));
-    let (ended, ..) = futures_util::future::select_all(ends).await;
-    match ended {
-        Some(Ok(ended)) => ended,
-        Some(Err(error)) => ("a service", Err(error.into())),
-        None => ("a service", Ok(())),
+    tokio::select! {
+        (ended, ..) = futures_util::future::select_all(ends) => Ok(match ended {
+            Some(Ok((name, result))) => Ended::Service(name, result),
+            Some(Err(error)) => Ended::Service("a service", Err(error.into())),
+            None => Ended::Service("a service", Ok(())),
+        }),
+        () = shutdown.stopped() => Ok(Ended::Asked),
+        result = work => result.map(|()| Ended::Running),
     }
 }
 
-/// Waits until the whole way from lb to the KV answers.
-async fn answers(client: &reqwest::Client, lb_url: &str) -> anyhow::Result<()> {
+/// Waits until this URL answers with success.
+async fn answers(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + START_WITHIN;
-    let zones = format!("{lb_url}/zones");
     loop {
-        let answer = client.get(&zones).timeout(Duration::from_secs(2)).send().await;
+        let answer = client.get(url).timeout(Duration::from_secs(2)).send().await;
         match answer.and_then(reqwest::Response::error_for_status) {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bus::testing::Broker;
 use reqwest::Client;
 
-use crate::process::wait_until;
+use crate::process::{Process, STOP_WITHIN, wait_until};
 use crate::system::{Options, System, body, id_of, order, turn};
 
 /// The longest a request may take while one node dies.
@@ -148,17 +148,79 @@ async fn orders_flow_while_rabbitmq_is_away_and_after_it_is_back() {
         .expect("no panic");
     let _broker = broker.expect("the broker starts again");
     stream.send(Duration::from_secs(1), Duration::from_secs(2)).await;
-    let metrics = format!("{}/metrics", system.dispatcher.url());
+    let metrics = format!("{}/metrics", system.drones.url());
     wait_until(
         Duration::from_secs(40),
-        "the dispatcher takes from the queue again",
+        "the drones tell the broker again",
         async || {
             let Ok(answer) = system.http.get(&metrics).send().await else {
                 return false;
             };
-            answer.text().await.is_ok_and(|text| text.contains("connected 1"))
+            answer
+                .text()
+                .await
+                .is_ok_and(|text| text.contains("drone_sim_bus_connected 1"))
         },
     )
     .await;
     system.all_delivered(&stream.ids, Duration::from_secs(150)).await;
+}
+
+#[tokio::test]
+async fn a_paused_kvstore_holds_nobody_up() {
+    let _turn = turn().await;
+    let system = System::start(Options::default()).await;
+    let mut stream = Stream::new(&system);
+    for store in &system.kv.stores {
+        // Longer than every timeout: it looks alive to TCP and answers nothing.
+        store.signal("STOP");
+        stream.send(Duration::from_millis(300), Duration::from_secs(4)).await;
+        store.signal("CONT");
+        stream.send(Duration::from_millis(300), Duration::from_secs(1)).await;
+    }
+    assert!(
+        stream.slowest < REQUEST_WITHIN,
+        "the slowest order took {:?}",
+        stream.slowest
+    );
+    system.all_delivered(&stream.ids, Duration::from_secs(150)).await;
+}
+
+#[tokio::test]
+async fn every_program_ends_soon_after_sigterm() {
+    let _turn = turn().await;
+    let mut system = System::start(Options::default()).await;
+    assert_eq!(system.order(&order(1), None).await.status(), 201);
+    let lb_url = system.lb.url();
+    let mut generator = Process::worker("ordergen", &[("LB_URL", &lb_url), ("LOW_RPS", "5")]);
+    wait_until(
+        Duration::from_secs(20),
+        "the order generator's orders are accepted",
+        async || {
+            let answer = system
+                .http
+                .get(system.url("/deliveries?limit=100"))
+                .send()
+                .await
+                .expect("an answer");
+            body(answer).await["count"].as_u64() > Some(5)
+        },
+    )
+    .await;
+    let System {
+        kv,
+        gateways,
+        dispatcher,
+        drones,
+        lb,
+        ..
+    } = &mut system;
+    let mut everything = vec![&mut generator, lb];
+    everything.extend(gateways);
+    everything.extend([dispatcher, drones, &mut kv.front]);
+    everything.extend(&mut kv.stores);
+    for process in everything {
+        let took = process.stop();
+        assert!(took < STOP_WITHIN, "{process:?} took {took:?}");
+    }
 }

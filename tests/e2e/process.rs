@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How long a program may take until it says where it listens.
 const START_WITHIN: Duration = Duration::from_secs(20);
 /// How long a program may take to end after SIGTERM.
-pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

@@ -35,7 +35,8 @@ pub(crate) struct KvCluster {
     pub(crate) stores: Vec<Process>,
     pub(crate) front: Process,
     pub(crate) http: Client,
-    pub(crate) dir: TempDir,
+    /// Where the databases are; deleted with the cluster.
+    _dir: TempDir,
 }
 
 impl KvCluster {
@@ -54,7 +55,7 @@ impl KvCluster {
             stores,
             front,
             http,
-            dir,
+            _dir: dir,
         };
         cluster.ready().await;
         cluster
