@@ -316,7 +316,7 @@ mod tests {
             version: ballot(n),
             fence: 0,
             expires_at_ms,
-            recent: Vec::new(),
+            lineage: register::Lineage::default(),
         };
         Held {
             accepted: ballot(n),

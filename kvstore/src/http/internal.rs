@@ -208,7 +208,7 @@ mod tests {
             version: Ballot::ZERO,
             fence: 0,
             expires_at_ms: None,
-            recent: Vec::new(),
+            lineage: register::Lineage::default(),
         };
         let held = Held {
             accepted: Ballot::ZERO,

@@ -12,7 +12,7 @@ use kv_api::{
 };
 use register::change::{Answer, Command, Expect};
 use register::message::{List, Reply, Request};
-use register::{Ballot, HlcTime, Key, RequestId, State};
+use register::{Ballot, HlcTime, Key, Lineage, RequestId, State};
 use service::http::ApiError;
 
 use super::not_served;
@@ -140,7 +140,11 @@ async fn put_replica(
         version: ballot,
         fence: body.fence.unwrap_or(0),
         expires_at_ms: None,
-        recent: Vec::new(),
+        // It knows nothing of what it replaces.
+        lineage: Lineage {
+            since: ballot,
+            changes: Vec::new(),
+        },
     };
     let accept = Request::Accept {
         ballot,

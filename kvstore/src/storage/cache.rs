@@ -115,7 +115,7 @@ mod tests {
             version: ballot,
             fence: 0,
             expires_at_ms: None,
-            recent: Vec::new(),
+            lineage: register::Lineage::default(),
         };
         let record = Record {
             accepted: ballot,

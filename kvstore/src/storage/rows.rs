@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use register::{Ballot, HlcTime, Key, Record, RequestId, State};
+use register::{Ballot, HlcTime, Key, Lineage, Record, RequestId, State};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -27,7 +27,7 @@ pub(crate) const SCHEMA: &str = "
         version BLOB,
         fence INTEGER NOT NULL,
         expires_at_ms INTEGER,
-        recent BLOB,
+        lineage BLOB,
         value TEXT
     ) WITHOUT ROWID, STRICT;
     CREATE INDEX hints ON records (commit_number) WHERE hint_for IS NOT NULL;
@@ -45,7 +45,7 @@ pub(crate) const SCHEMA: &str = "
 /// Columns of a record in the order [`record_from_row`] expects, the key last.
 macro_rules! columns {
     () => {
-        "commit_number, accepted, promised, floor, hint_for, version, fence, expires_at_ms, recent, value, key"
+        "commit_number, accepted, promised, floor, hint_for, version, fence, expires_at_ms, lineage, value, key"
     };
 }
 pub(crate) use columns;
@@ -144,9 +144,6 @@ pub(crate) fn write_record(connection: &Connection, key: &Key, stored: &Stored) 
     );
     let record = &stored.record;
     let state = record.state.as_ref();
-    let recent: Option<Vec<u8>> = state
-        .filter(|s| !s.recent.is_empty())
-        .map(|s| s.recent.iter().flat_map(|id| id.0.to_be_bytes()).collect());
     connection.prepare_cached(sql)?.execute(params![
         stored.commit.cast_signed(),
         ballot_to_sql(record.accepted),
@@ -156,7 +153,7 @@ pub(crate) fn write_record(connection: &Connection, key: &Key, stored: &Stored) 
         state.and_then(|s| ballot_to_sql(s.version)),
         state.map_or(0, |s| s.fence.cast_signed()),
         state.and_then(|s| s.expires_at_ms).map(u64::cast_signed),
-        recent,
+        state.and_then(|s| lineage_to_sql(&s.lineage)),
         state.and_then(|s| s.value.as_deref()),
         key.as_text(),
     ])?;
@@ -182,7 +179,7 @@ pub(crate) fn stored_from_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
             version: ballot_from_sql(row, 5)?,
             fence: unsigned(row, 6)?,
             expires_at_ms: row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned),
-            recent: recent_from_sql(row, 8)?,
+            lineage: lineage_from_sql(row, 8)?,
         })
     };
     let record = Record {
@@ -213,43 +210,77 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
+/// A ballot as 16 bytes that order like ballots; nothing for zero.
 fn ballot_to_sql(ballot: Ballot) -> Option<[u8; 16]> {
-    let bits = (u128::from(ballot.time.to_bits()) << 64) | u128::from(ballot.incarnation);
-    (!ballot.is_zero()).then(|| bits.to_be_bytes())
+    (!ballot.is_zero()).then(|| ballot_bytes(ballot))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the lower half of 128 bits is meant")]
 fn ballot_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Ballot> {
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else {
         return Ok(Ballot::ZERO);
     };
-    let bytes: [u8; 16] = blob.try_into().map_err(|_| {
+    let bytes = blob.try_into().map_err(|_| {
         unreadable(
             column,
             Type::Blob,
             format!("a ballot has 16 bytes, found {}", blob.len()),
         )
     })?;
-    let bits = u128::from_be_bytes(bytes);
-    Ok(Ballot {
-        time: HlcTime::from_bits((bits >> 64) as u64),
-        incarnation: bits as u64,
-    })
+    Ok(ballot_of(bytes))
 }
 
-fn recent_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<RequestId>> {
+fn ballot_bytes(ballot: Ballot) -> [u8; 16] {
+    ((u128::from(ballot.time.to_bits()) << 64) | u128::from(ballot.incarnation)).to_be_bytes()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half of 128 bits is meant")]
+fn ballot_of(bytes: [u8; 16]) -> Ballot {
+    let bits = u128::from_be_bytes(bytes);
+    Ballot {
+        time: HlcTime::from_bits((bits >> 64) as u64),
+        incarnation: bits as u64,
+    }
+}
+
+/// A lineage as the 16 bytes of `since` and 24 for each change, its ballot and its request id; nothing for an empty one.
+fn lineage_to_sql(lineage: &Lineage) -> Option<Vec<u8>> {
+    if *lineage == Lineage::default() {
+        return None;
+    }
+    let mut bytes = ballot_bytes(lineage.since).to_vec();
+    for (ballot, request) in &lineage.changes {
+        bytes.extend(ballot_bytes(*ballot));
+        bytes.extend(request.0.to_be_bytes());
+    }
+    Some(bytes)
+}
+
+fn lineage_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Lineage> {
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else {
-        return Ok(Vec::new());
+        return Ok(Lineage::default());
     };
-    let (ids, rest) = blob.as_chunks::<8>();
-    if !rest.is_empty() {
-        return Err(unreadable(
+    let wrong = || {
+        unreadable(
             column,
             Type::Blob,
-            format!("request ids have 8 bytes each, found {} in all", blob.len()),
-        ));
+            format!("a lineage has 16 + 24·n bytes, found {}", blob.len()),
+        )
+    };
+    let (since, changes) = blob.split_first_chunk::<16>().ok_or_else(wrong)?;
+    let (changes, rest) = changes.as_chunks::<24>();
+    if !rest.is_empty() {
+        return Err(wrong());
     }
-    Ok(ids.iter().map(|id| RequestId(u64::from_be_bytes(*id))).collect())
+    let change = |bytes: &[u8; 24]| {
+        let (mut ballot, mut request) = ([0; 16], [0; 8]);
+        ballot.copy_from_slice(&bytes[..16]);
+        request.copy_from_slice(&bytes[16..]);
+        (ballot_of(ballot), RequestId(u64::from_be_bytes(request)))
+    };
+    Ok(Lineage {
+        since: ballot_of(*since),
+        changes: changes.iter().map(change).collect(),
+    })
 }
 
 fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite::Error {
@@ -270,20 +301,21 @@ mod tests {
     }
 
     fn states() -> impl Strategy<Value = State> {
-        let recent = proptest::collection::vec(any::<u64>().prop_map(RequestId), 0..8);
+        let changes = proptest::collection::vec((ballots(), any::<u64>().prop_map(RequestId)), 0..8);
+        let lineage = (ballots(), changes).prop_map(|(since, changes)| Lineage { since, changes });
         (
             proptest::option::of(".{0,40}"),
             ballots(),
             any::<u64>(),
             proptest::option::of(any::<u64>()),
-            recent,
+            lineage,
         )
-            .prop_map(|(value, version, fence, expires_at_ms, recent)| State {
+            .prop_map(|(value, version, fence, expires_at_ms, lineage)| State {
                 value: value.map(Into::into),
                 version,
                 fence,
                 expires_at_ms,
-                recent,
+                lineage,
             })
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ballot::Ballot;
-use crate::state::{RequestId, State};
+use crate::state::{Lineage, RequestId, State};
 
 /// What a client wants of one register.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,7 +201,9 @@ pub fn blind_state(command: &Command, ballot: Ballot, request: RequestId) -> Opt
         now_ms: ballot.time.unix_ms(),
         request,
     };
-    command.is_blind().then(|| at.apply(command).next).flatten()
+    let mut state = command.is_blind().then(|| at.apply(command).next).flatten()?;
+    state.lineage = Lineage::blind(ballot, request);
+    Some(state)
 }
 
 struct At<'a> {
@@ -308,7 +310,7 @@ impl At<'_> {
         let expires_at_ms = self.now_ms.saturating_add(ttl_ms);
         let mut next = held.clone();
         next.expires_at_ms = Some(expires_at_ms);
-        next.remember(self.request);
+        next.lineage.push(self.ballot, self.request);
         Applied {
             next: Some(next),
             answer: Answer::Renewed {
@@ -353,9 +355,11 @@ impl At<'_> {
             version: self.ballot,
             fence: self.current.map_or(0, |state| state.fence),
             expires_at_ms,
-            recent: self.current.map_or_else(Vec::new, |state| state.recent.clone()),
+            lineage: self
+                .current
+                .map_or_else(Lineage::default, |state| state.lineage.clone()),
         };
-        next.remember(self.request);
+        next.lineage.push(self.ballot, self.request);
         next
     }
 
@@ -413,7 +417,7 @@ mod tests {
 
     use super::*;
     use crate::ballot::HlcTime;
-    use crate::state::RECENT_REQUESTS_MAX;
+    use crate::state::LINEAGE_MAX;
 
     fn at(ms: u64) -> Ballot {
         Ballot {
@@ -648,12 +652,15 @@ mod tests {
                 let applied = run(&command, state.as_ref(), now);
                 if let Some(next) = applied.next {
                     prop_assert!(next.fence >= state.as_ref().map_or(0, |state| state.fence));
-                    prop_assert!(next.recent.len() <= RECENT_REQUESTS_MAX);
-                    prop_assert_eq!(next.recent.last(), Some(&RequestId(now)));
+                    prop_assert!(next.lineage.changes.len() <= LINEAGE_MAX);
+                    prop_assert_eq!(next.lineage.changes.last(), Some(&(at(now), RequestId(now))));
                     state = Some(next);
                 }
                 if command.is_blind() {
-                    prop_assert_eq!(blind_state(&command, at(now), RequestId(now)), run(&command, None, now).next);
+                    let blind = blind_state(&command, at(now), RequestId(now)).unwrap();
+                    prop_assert_eq!(blind.lineage.since, at(now), "it knows nothing of what it replaces");
+                    let full = run(&command, None, now).next.unwrap();
+                    prop_assert_eq!(State { lineage: full.lineage.clone(), ..blind }, full);
                 }
             }
         }

@@ -219,7 +219,7 @@ mod tests {
             version: ballot(time),
             fence: 0,
             expires_at_ms: None,
-            recent: vec![],
+            lineage: crate::state::Lineage::default(),
         }
     }
 

@@ -23,4 +23,4 @@ pub mod state;
 
 pub use ballot::{Ballot, HlcTime};
 pub use message::{Envelope, EnvelopeReply, Reply, Request};
-pub use state::{Key, Record, RequestId, State};
+pub use state::{Key, Lineage, Record, RequestId, State};

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ballot::Ballot;
 
-/// How many request ids a state remembers, newest last: enough to settle the outcome of an operation whose answers were lost while
-/// that many others passed it by.
-pub const RECENT_REQUESTS_MAX: usize = 8;
+/// How long a state remembers a change, in milliseconds before its newest one: an operation's deadline, and the skew of clocks.
+pub const LINEAGE_KEEP_MS: u64 = 3_000;
+
+/// Most changes a state remembers, however young: that many may pass by an operation whose answers were lost, and its outcome is still
+/// known.
+pub const LINEAGE_MAX: usize = 32;
 
 /// The name of a register: a user's key or a lock, in namespaces that cannot reach each other.
 ///
@@ -81,8 +84,67 @@ pub struct State {
     pub fence: u64,
     /// When the value ends, in Unix milliseconds. Expiry shows only once a tombstone is committed at or after it.
     pub expires_at_ms: Option<u64>,
-    /// The last operations that changed this register, newest last, at most [`RECENT_REQUESTS_MAX`].
-    pub recent: Vec<RequestId>,
+    /// The changes this state was made by.
+    pub lineage: Lineage,
+}
+
+/// The last changes a state was made by: tells whether a change whose answers were lost is part of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// Every change after this ballot that is part of the state is in `changes`; of those up to it nothing is known. A blind write, which
+    /// knows nothing of what it replaces, sets it to its own ballot; a change that is dropped from the list, to that one's.
+    pub since: Ballot,
+    /// Oldest first, at most [`LINEAGE_MAX`] and none older than [`LINEAGE_KEEP_MS`] when the newest was made.
+    pub changes: Vec<(Ballot, RequestId)>,
+}
+
+/// What a lineage says of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descent {
+    /// It is part of the state.
+    Part,
+    /// It certainly is not.
+    NotPart,
+    /// Too long ago to tell.
+    Unknown,
+}
+
+impl Lineage {
+    /// The lineage of a state made at `ballot` in ignorance of what was before.
+    #[must_use]
+    pub fn blind(ballot: Ballot, request: RequestId) -> Self {
+        Self {
+            since: ballot,
+            changes: vec![(ballot, request)],
+        }
+    }
+
+    /// Adds the newest change, dropping those that are too old or too many.
+    pub fn push(&mut self, ballot: Ballot, request: RequestId) {
+        self.changes.push((ballot, request));
+        let oldest_ms = ballot.time.unix_ms().saturating_sub(LINEAGE_KEEP_MS);
+        let too_old = self
+            .changes
+            .iter()
+            .take_while(|(made, _)| made.time.unix_ms() < oldest_ms)
+            .count();
+        let dropped = too_old.max(self.changes.len().saturating_sub(LINEAGE_MAX));
+        for (made, _) in self.changes.drain(..dropped) {
+            self.since = self.since.max(made);
+        }
+    }
+
+    /// Whether `request`, if it was made at `ballot`, is part of the state.
+    #[must_use]
+    pub fn descent(&self, ballot: Ballot, request: RequestId) -> Descent {
+        if self.changes.iter().any(|(_, made)| *made == request) {
+            Descent::Part
+        } else if self.since < ballot {
+            Descent::NotPart
+        } else {
+            Descent::Unknown
+        }
+    }
 }
 
 impl State {
@@ -98,17 +160,12 @@ impl State {
         self.value.is_some() && self.expires_at_ms.is_some_and(|at| at <= now_unix_ms)
     }
 
-    /// Notes that `request` made this state, dropping the oldest ids over the limit.
-    pub fn remember(&mut self, request: RequestId) {
-        self.recent.push(request);
-        let over = self.recent.len().saturating_sub(RECENT_REQUESTS_MAX);
-        self.recent.drain(..over);
-    }
-
     /// Bytes this state takes in memory, for caches that count bytes. Exact for the variable parts.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        size_of::<Self>() + self.value.as_ref().map_or(0, |v| v.len()) + self.recent.len() * size_of::<RequestId>()
+        size_of::<Self>()
+            + self.value.as_ref().map_or(0, |v| v.len())
+            + self.lineage.changes.len() * size_of::<(Ballot, RequestId)>()
     }
 }
 

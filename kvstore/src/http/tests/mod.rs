@@ -131,7 +131,7 @@ fn accept(at: Ballot, value: &str) -> Request {
         version: at,
         fence: 0,
         expires_at_ms: None,
-        recent: vec![RequestId(1)],
+        lineage: register::Lineage::blind(Ballot::ZERO, RequestId(1)),
     };
     Request::Accept {
         ballot: at,

@@ -73,7 +73,7 @@ fn state(value: &str, at: Ballot) -> State {
         version: at,
         fence: 0,
         expires_at_ms: None,
-        recent: vec![RequestId(3)],
+        lineage: register::Lineage::blind(Ballot::ZERO, RequestId(3)),
     }
 }
 

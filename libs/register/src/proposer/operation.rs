@@ -6,7 +6,7 @@ use super::{Action, Consistency, Coordinator, Event, Members, Outcome};
 use crate::ballot::{Ballot, SkewError};
 use crate::change::{self, Answer, Command};
 use crate::message::Request;
-use crate::state::{RequestId, State};
+use crate::state::{Descent, Lineage, RequestId, State};
 
 /// Replies to sends that nobody waits for carry this round.
 const UNWATCHED: u32 = 0;
@@ -597,24 +597,29 @@ impl Operation {
         if evidence.floor >= lost.ballot || !evidence.doubt.is_empty() {
             return self.unknown(cx, "a replica may have held the change and handed it over since");
         }
-        let ours = evidence
-            .state
-            .as_ref()
-            .is_some_and(|state| state.recent.contains(&self.request));
+        let newest = evidence.newest;
         let mut state = evidence.state.unwrap_or_else(|| nothing(ballot));
+        let descent = match state.lineage.descent(lost.ballot, self.request) {
+            // What was made before ours cannot be made of it.
+            Descent::Unknown if newest < lost.ballot => Descent::NotPart,
+            descent => descent,
+        };
         // A blind write that met a fence on one node and not on another must not make it forgotten.
         state.fence = state.fence.max(self.fence_seen);
-        if ours {
+        let lost = lost.clone();
+        match descent {
             // It is in the newest state (maybe with other changes on top): commit that, and it has taken effect.
-            self.start_accept(cx, ballot, state, Purpose::Adopt { lost: lost.clone() }, false);
-        } else if evidence.newest < lost.ballot {
-            // Commit the older state above it. From then on every quorum has passed our ballot by: it is dead.
-            self.start_accept(cx, ballot, state, Purpose::Bury { lost: lost.clone() }, false);
-        } else {
-            self.unknown(
-                cx,
-                "another change was made meanwhile, and whether it replaced this one cannot be told",
-            );
+            Descent::Part => self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, false),
+            // Had it been chosen, every later change made through a prepare would have met it and be made of it; blind writes, which
+            // meet nothing, are excluded by the lineage. So it was not chosen. Once the newest state is committed above it, every quorum
+            // has passed it by: it is dead for certain.
+            Descent::NotPart => self.start_accept(cx, ballot, state, Purpose::Bury { lost }, false),
+            Descent::Unknown => {
+                self.unknown(
+                    cx,
+                    "another change was made meanwhile, and whether it replaced this one cannot be told",
+                );
+            }
         }
     }
 
@@ -707,11 +712,15 @@ fn known(doubt: &Doubt, before: &Doubt) -> bool {
 
 /// The committed form of "there is nothing".
 fn nothing(ballot: Ballot) -> State {
+    let lineage = Lineage {
+        since: ballot,
+        changes: Vec::new(),
+    };
     State {
         value: None,
         version: ballot,
         fence: 0,
         expires_at_ms: None,
-        recent: Vec::new(),
+        lineage,
     }
 }
