@@ -123,7 +123,7 @@ impl Process {
                 {
                     let _ = tell.send(addr);
                 }
-                eprintln!("[{name}] {line}");
+                show(&name, &line);
             }
         });
         told.recv_timeout(START_WITHIN)
@@ -133,11 +133,7 @@ impl Process {
     fn drain(&mut self) {
         let lines = BufReader::new(self.child.stderr.take().expect("piped")).lines();
         let name = self.name.clone();
-        thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .for_each(|line| eprintln!("[{name}] {line}"))
-        });
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| show(&name, &line)));
     }
 }
 
@@ -180,4 +176,10 @@ pub(crate) async fn wait_until(within: Duration, what: &str, mut condition: impl
         tokio::time::sleep(LOOK_EVERY).await;
     }
     begun.elapsed()
+}
+
+/// What a program said is shown when its test fails.
+#[expect(clippy::print_stderr, reason = "a test's report")]
+fn show(name: &str, line: &str) {
+    eprintln!("[{name}] {line}");
 }

@@ -148,6 +148,8 @@ impl System {
             ("BASE_ACTIVE", "6"),
             ("SCALE_RATIO", "1"),
             ("DRONE_TICK_SEC", "0.375"),
+            // Flights four times as fast as in the demo: these tests are about what happens around them.
+            ("TIME_SCALE", "100"),
             ("BATTERY_PER_KM", "2"),
         ];
         settings.extend(options.settings);
