@@ -139,6 +139,8 @@ class System:
             # Ten synthetic orders show that the generator works; more would only keep the drones from ours.
             "TOTAL": "10",
             "LOW_RPS": "1",
+            # Four times the demo's pace: deliveries take seconds, and waiting for them is most of the run.
+            "TIME_SCALE": os.environ.get("TIME_SCALE", "100"),
         }
         self.environment |= dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self.lb = f"http://127.0.0.1:{self.environment['LB_PORT']}"
