@@ -1,10 +1,12 @@
 //! Settings: each is an environment variable and a long flag, with a documented default and unit, checked at start.
 //!
 //! Programs declare them with clap's derive (`#[arg(long, env = "MAX_PICKUP_KM", default_value_t = 20.0)]`); [`parse`] adds what clap
-//! leaves out: an error that names the variable as well as the flag, what it got and what it takes.
+//! leaves out: an error of one line that names the variable as well as the flag, what it got and what it takes; and a variable that is
+//! set but empty, as compose passes one that its user left out, counts as not set.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, Parser, ValueEnum};
 
@@ -81,35 +83,47 @@ enum Unparsed {
     Bad(SettingError),
 }
 
+/// True when the environment sets this variable to something.
+#[must_use]
+pub fn is_set(variable: impl AsRef<OsStr>) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
 fn parse_from<C: Parser>(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<C, Unparsed> {
-    C::try_parse_from(args).map_err(|error| match error.kind() {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let parsed = without_empty_variables(C::command())
+        .try_get_matches_from(&args)
+        .and_then(|mut matches| C::from_arg_matches_mut(&mut matches));
+    parsed.map_err(|error| match error.kind() {
+        // Again from the whole command, so that help names every variable, the empty ones too.
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Unparsed::Help(error)
+            Unparsed::Help(C::try_parse_from(args).err().unwrap_or(error))
         }
         _ => Unparsed::Bad(SettingError(explain(&error, &C::command()))),
     })
 }
 
-/// One line for an unusable value: variable, flag, value, expectation. Other errors keep clap's own words.
+/// Unties arguments from variables that are set but empty: clap would take the empty text for a value.
+fn without_empty_variables(command: Command) -> Command {
+    command
+        .mut_args(|arg| {
+            let is_empty = arg.get_env().is_some_and(|variable| !is_set(variable));
+            if is_empty { arg.env(Resettable::Reset) } else { arg }
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// One line: variable, flag, value, expectation. What is not about a value keeps clap's own words.
 fn explain(error: &clap::Error, command: &Command) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
         _ => None,
     };
-    let plain = || error.to_string().trim_start_matches("error: ").trim_end().to_owned();
-    let Some(flag) = text(ContextKind::InvalidArg) else {
-        return plain();
+    let Some(arg) = text(ContextKind::InvalidArg).and_then(|flag| find_arg(command, long_name(&flag)).cloned()) else {
+        return in_one_line(&error.to_string());
     };
-    let long = flag
-        .trim_start_matches("--")
-        .split([' ', '='])
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let Some(arg) = find_arg(command, &long) else {
-        return plain();
-    };
+    let long = arg.get_long().unwrap_or_default();
     let name = arg.get_env().map_or_else(
         || format!("--{long}"),
         |env| format!("{} (--{long})", env.to_string_lossy()),
@@ -118,16 +132,46 @@ fn explain(error: &clap::Error, command: &Command) -> String {
         .get_help()
         .map(|help| format!("; it takes: {help}"))
         .unwrap_or_default();
-    if error.kind() == ErrorKind::MissingRequiredArgument {
-        return format!("{name} must be set{about}");
+    match error.kind() {
+        ErrorKind::MissingRequiredArgument => return format!("{name} must be set{about}"),
+        ErrorKind::ArgumentConflict => {
+            return match text(ContextKind::PriorArg) {
+                Some(other) if long_name(&other) != long => format!("{name} cannot be used together with {other}"),
+                _ => format!("{name} is given more than once"),
+            };
+        }
+        _ => {}
     }
-    let got = text(ContextKind::InvalidValue).map_or_else(|| "nothing".to_owned(), |value| format!("{value:?}"));
+    let got = match text(ContextKind::InvalidValue) {
+        Some(value) if !value.is_empty() => format!("{value:?}"),
+        _ => "nothing".to_owned(),
+    };
     let why = match (std::error::Error::source(error), text(ContextKind::ValidValue)) {
         (Some(source), _) => format!(": {source}"),
-        (None, Some(valid)) => format!(": not one of {valid}"),
-        (None, None) => String::new(),
+        (None, Some(valid)) if !valid.is_empty() => format!(": not one of {valid}"),
+        (None, _) => String::new(),
     };
     format!("{name}: got {got}{why}{about}")
+}
+
+/// The name in `--name <VALUE>`.
+fn long_name(flag: &str) -> &str {
+    flag.trim_start_matches("--")
+        .split([' ', '='])
+        .next()
+        .unwrap_or_default()
+}
+
+/// clap's message without the usage that follows it.
+fn in_one_line(message: &str) -> String {
+    let message = message.trim_start_matches("error: ");
+    let end = ["\n\nUsage:", "\n\nFor more information"]
+        .into_iter()
+        .filter_map(|mark| message.find(mark))
+        .min()
+        .unwrap_or(message.len());
+    let words: Vec<_> = message[..end].split_whitespace().collect();
+    format!("{} (--help lists what there is)", words.join(" "))
 }
 
 fn find_arg<'a>(command: &'a Command, long: &str) -> Option<&'a clap::Arg> {
@@ -246,11 +290,33 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_flag_is_named() {
-        let error = try_parse_from::<Config>(["test", "--max-pickup", "1"])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("--max-pickup"), "{error}");
+    fn every_error_is_one_line_that_names_the_flag() {
+        for (args, part) in [
+            (vec!["test", "--max-pickup", "1"], "--max-pickup-km"),
+            (vec!["test", "--max-pickup-km"], "got nothing"),
+            (vec!["test", "--max-pickup-km="], "got nothing"),
+            (
+                vec!["test", "--max-pickup-km", "1", "--max-pickup-km", "2"],
+                "more than once",
+            ),
+            (vec!["test", "surplus"], "surplus"),
+        ] {
+            let error = try_parse_from::<Config>(&args).unwrap_err().to_string();
+            assert!(error.contains(part), "{args:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+        }
+    }
+
+    /// The environment belongs to the process, so this runs `defaults_hold` in one of its own.
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "settings::tests::defaults_hold"])
+            .envs([("TEST_MAX_PICKUP_KM", ""), ("LOG_FORMAT", ""), ("LOG", "")])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
 
     #[test]
@@ -258,6 +324,7 @@ mod tests {
         let config: Config = try_parse_from(["test"]).unwrap();
         assert!((config.max_pickup_km - 20.0).abs() < f64::EPSILON);
         assert!(!config.common.check_health);
+        assert_eq!(config.common.log, "info");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod error;
 mod extract;
 mod routes;
 mod serve;
+mod write_timeout;
 
 pub use error::ApiError;
 pub use extract::{Json, Query};

@@ -1,13 +1,15 @@
 //! Routes every server has, and what wraps every route.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -32,7 +34,7 @@ struct RouteLabels {
 }
 
 /// Adds `/ready`, `/metrics`, JSON answers for unknown paths and methods, a body limit in bytes, and request metrics
-/// (`http_requests_total`, `http_request_seconds`) to a service's routes. `/health` stays the service's own.
+/// (`http_requests_total`, `http_request_seconds`) to a service's routes, and answers for handlers that panic. `/health` stays the service's own.
 pub fn with_common_routes(router: Router, tasks: Tasks, metrics: Metrics, body_limit_bytes: usize) -> Router {
     let requests = metrics.register(
         "http_requests",
@@ -79,7 +81,14 @@ async fn measure(
         .get::<MatchedPath>()
         .map_or("other", MatchedPath::as_str)
         .to_owned();
-    let response = next.run(request).await;
+    // A panic would close the connection without a word and without being counted.
+    let response = AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            tracing::error!(%method, route, "a request handler panicked");
+            died().into_response()
+        });
     seconds
         .get_or_create(&RouteLabels { route: route.clone() })
         .observe(started.elapsed().as_secs_f64());
@@ -104,9 +113,11 @@ where
 {
     tokio::spawn(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a request handler died");
-        Err(
-            ApiError::internal("the server failed while handling this request; the outcome is not known")
-                .with("outcome", "unknown"),
-        )
+        Err(died())
     })
+}
+
+fn died() -> ApiError {
+    ApiError::internal("the server failed while handling this request; the outcome is not known")
+        .with("outcome", "unknown")
 }

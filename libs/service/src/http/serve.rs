@@ -17,6 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::write_timeout::WriteTimeout;
 use crate::shutdown::Shutdown;
 
 /// The limits of a server.
@@ -26,6 +27,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long a client may take to send a request's head; also the longest a kept-alive connection may idle.
     pub header_timeout: Duration,
+    /// How long a client may take nothing of an answer that is ready for it; then its connection is closed.
+    pub write_timeout: Duration,
     /// After the stop signal, how long answers under way may take.
     pub grace: Duration,
     /// Pause after a failed accept (out of file descriptors), so that it does not spin.
@@ -37,6 +40,7 @@ impl Default for Limits {
         Self {
             max_connections: 8_192,
             header_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(3),
             accept_backoff: Duration::from_millis(50),
         }
@@ -61,10 +65,10 @@ where
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let mut builder = http1::Builder::new();
+    // Without `pipeline_flush`: it takes away the bound of the write buffer, and a client that never reads would fill the memory.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .pipeline_flush(true);
+        .header_read_timeout(limits.header_timeout);
     loop {
         let accepted = tokio::select! {
             () = shutdown.stopped() => break,
@@ -80,7 +84,8 @@ where
         };
         // Small answers must not wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), make(peer)));
+        let stream = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
+        let connection = graceful.watch(builder.serve_connection(stream, make(peer)));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "connection ended");
@@ -111,6 +116,71 @@ mod tests {
     use crate::Tasks;
     use crate::http::{ApiError, Json, detached, with_common_routes};
     use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_client_that_never_reads_is_given_up() {
+        static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
+        let shutdown = Shutdown::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        // Told by its end that the connection, and the answer with it, is gone.
+        let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+        let alive = Arc::new(std::sync::Mutex::new(Some(alive)));
+        let endless = axum::routing::get(move || {
+            let alive = alive.lock().unwrap().take();
+            async move {
+                let mut asked_bytes = 0;
+                let pieces = futures_util::stream::repeat_with(move || {
+                    let _held = &alive;
+                    asked_bytes += PIECE.len();
+                    assert!(
+                        asked_bytes < 64 * 1024 * 1024,
+                        "an answer nobody reads is not asked for"
+                    );
+                    Ok::<_, Infallible>(Bytes::from_static(&PIECE))
+                });
+                axum::body::Body::from_stream(pieces)
+            }
+        });
+        let limits = Limits {
+            write_timeout: Duration::from_millis(100),
+            ..Limits::default()
+        };
+        let router = Router::new().route("/", endless);
+        let server = tokio::spawn(serve_router(listener, router, limits, shutdown.clone()));
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), gone).await;
+        assert!(ended.expect("the connection is closed").is_err());
+        shutdown.stop();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_an_error_answer() {
+        let shutdown = Shutdown::new();
+        let boom = axum::routing::get(|| async {
+            if true {
+                panic!("on purpose");
+            }
+        });
+        let router = with_common_routes(
+            Router::new().route("/boom", boom),
+            Tasks::new(shutdown.child()),
+            Metrics::new("test"),
+            64,
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(serve_router(listener, router, Limits::default(), shutdown.clone()));
+        let answer = reqwest::get(format!("{base}/boom")).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 500);
+        let body: serde_json::Value = answer.json().await.unwrap();
+        assert!(body["detail"].is_string() && body["outcome"] == "unknown", "{body}");
+        shutdown.stop();
+    }
 
     #[tokio::test]
     async fn common_routes_errors_and_a_graceful_stop() {
