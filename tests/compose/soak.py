@@ -167,7 +167,7 @@ def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def report(options, seed, orders, seen, left, to_deliver_sec, took_min):
+def report(system, options, seed, orders, seen, left, to_deliver_sec, took_min):
     """The summary as Markdown."""
     commit = command(["git", "rev-parse", "HEAD"]).strip()
     if command(["git", "status", "--porcelain"]).strip():
@@ -178,6 +178,7 @@ def report(options, seed, orders, seen, left, to_deliver_sec, took_min):
         "",
         f"- command: `scripts/soak --minutes {options.minutes:g} --rate {options.rate:g} --seed {seed}`",
         f"- commit: {commit}",
+        f"- flight at TIME_SCALE={system.environment['TIME_SCALE']}",
         f"- {took_min:.0f} minutes, {sum(map(len, seen.values()))} faults",
         f"- orders: {len(orders.acknowledged)} acknowledged, {len(left)} of them not delivered",
         f"- attempts that failed and were repeated: {sum(orders.failures.values())}",
@@ -218,7 +219,7 @@ def main():
         print(f"# {len(orders.acknowledged)} orders acknowledged; waiting for their delivery", flush=True)
         left = system.undelivered(orders.acknowledged, options.drain_minutes * 60)
         to_deliver_sec = delivery_times_sec(system, orders.acknowledged)
-        text = report(options, seed, orders, seen, left, to_deliver_sec, (time.monotonic() - begin) / 60)
+        text = report(system, options, seed, orders, seen, left, to_deliver_sec, (time.monotonic() - begin) / 60)
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"soak-{datetime.datetime.now():%Y%m%d-%H%M}.md"
         path.write_text(text, encoding="utf-8")
