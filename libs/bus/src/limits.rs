@@ -58,6 +58,9 @@ pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(200);
 /// Longest pause between attempts; bounds how long after the broker's return the system notices.
 pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(5);
 
+/// While the broker is away, how often the log recalls it.
+pub const OUTAGE_REMINDER_EVERY: Duration = Duration::from_secs(60);
+
 /// A connection that held this long was a good one: the next reconnect starts from the shortest pause again.
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 

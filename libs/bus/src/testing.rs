@@ -182,6 +182,8 @@ impl Broker {
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.ports.amqp.to_string())
             .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
+            // Signals reach the broker itself: left to its script, a stop is another Erlang's work and takes a dozen seconds more.
+            .env("RUNNING_UNDER_SYSTEMD", "true")
             // Few threads, as several brokers share a small machine; and no port mapper that would outlive the keeper.
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",

@@ -7,6 +7,7 @@
 
 mod address;
 mod link;
+mod outage;
 mod subscription;
 mod topology;
 
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use address::ConfigError;
 
@@ -28,6 +29,7 @@ use crate::backoff::Backoff;
 use crate::limits::{self, ATTACH_TIMEOUT, CONFIRM_TIMEOUT, DRAIN_TIMEOUT, STABLE_AFTER};
 use crate::{Bus, PublishError, Subscription, Topic};
 use link::Link;
+use outage::{Outage, Say};
 
 /// A bus over RabbitMQ 3.10 or later. Reconnects by itself for as long as it lives.
 ///
@@ -137,6 +139,7 @@ impl Shared {
 async fn supervise(shared: Arc<Shared>) {
     let broker = address::display(&shared.uri);
     let mut backoff = Backoff::new(shared.next_seed());
+    let mut outage = Outage::default();
     loop {
         let opened = tokio::select! {
             biased;
@@ -148,7 +151,10 @@ async fn supervise(shared: Arc<Shared>) {
             Ok(link) => {
                 let since = Instant::now();
                 let link = Arc::new(link);
-                info!(%broker, "connected to the broker");
+                match outage.over(since) {
+                    Some(lasted) => info!(%broker, after_sec = lasted.as_secs(), "the broker is back"),
+                    None => info!(%broker, "connected to the broker"),
+                }
                 drop(shared.link.send_replace(Ok(Arc::clone(&link))));
                 let lost = tokio::select! {
                     biased;
@@ -158,6 +164,7 @@ async fn supervise(shared: Arc<Shared>) {
                     }
                     lost = link.lost() => lost,
                 };
+                let _ = outage.failed(Instant::now());
                 warn!(%broker, reason = %lost, "connection to the broker lost; reconnecting");
                 drop(
                     shared
@@ -169,7 +176,15 @@ async fn supervise(shared: Arc<Shared>) {
                 }
             }
             Err(reason) => {
-                warn!(%broker, %reason, "cannot connect to the broker; trying again");
+                match outage.failed(Instant::now()) {
+                    Say::Began => {
+                        warn!(%broker, %reason, "cannot connect to the broker; trying again until it is there")
+                    }
+                    Say::StillAway(for_so_long) => {
+                        warn!(%broker, %reason, for_sec = for_so_long.as_secs(), "still no connection to the broker");
+                    }
+                    Say::Nothing => debug!(%broker, %reason, "cannot connect to the broker"),
+                }
                 drop(
                     shared
                         .link
