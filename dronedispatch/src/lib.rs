@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
         log_format: args.log_format,
         check_health: false,
     };
-    if let Err(error) = service::logging::init(&common) {
+    if let Err(error) = service::logging::init_to(&common, status::log_writer) {
         exit_with(&error.to_string());
     }
     match run(&args) {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bus::{Bus, InProcess, Rabbit};
 use service::Shutdown;
-use service::settings::{SettingError, try_parse_from};
+use service::settings::{SettingError, is_set, try_parse_from};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::cli::{Orders, UpArgs};
 use crate::ports::{KVSTORES, Listeners, ServiceListeners, url};
-use crate::status;
+use crate::status::{self, Above};
 
 /// After Ctrl-C everything has ended within this time.
 const STOP_WITHIN: Duration = Duration::from_millis(4_500);
@@ -88,8 +88,12 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
     );
     let store_urls = listeners.kvstores.iter().map(url).collect::<Result<Vec<_>, _>>()?;
     let bus_stop = Shutdown::new();
-    let bus: Arc<dyn Bus> = match &args.rabbit_url {
-        Some(rabbit) => Rabbit::connect(rabbit, bus_stop.token()).context("RABBIT_URL (--rabbit-url)")?,
+    let rabbit = match &args.rabbit_url {
+        Some(url) => Some(Rabbit::connect(url, bus_stop.token()).context("RABBIT_URL (--rabbit-url)")?),
+        None => None,
+    };
+    let bus: Arc<dyn Bus> = match &rabbit {
+        Some(rabbit) => Arc::<Rabbit>::clone(rabbit),
         None => InProcess::with_shutdown(bus_stop.token()),
     };
     let client = reqwest::Client::builder().no_proxy().build()?;
@@ -114,13 +118,18 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
         let show = tokio::spawn(status::show(client, stats_url, shutdown.child()));
         ended = until_end(&mut layers, &shutdown, std::future::pending()).await?;
         shutdown.stop();
-        let _ = timeout(LAYER_STOP_WITHIN, show).await;
+        // It asks nobody any more and ends at once.
+        let _ = show.await;
     }
     let deadline = Instant::now() + STOP_WITHIN;
     for layer in layers {
         layer.stop(deadline).await;
     }
     bus_stop.stop();
+    if let Some(rabbit) = rabbit {
+        // Whatever has not been answered by then the broker delivers again.
+        let _ = timeout_at(deadline, rabbit.closed()).await;
+    }
     match ended {
         Ended::Service(name, Ok(())) => bail!("{name} ended by itself"),
         Ended::Service(name, Err(error)) => Err(error.context(format!("{name} failed"))),
@@ -178,7 +187,11 @@ impl Services<'_> {
         }
         let mut entrance = Layer::new();
         let config: lb::Config = settings("lb", [("--target-url", gateway_urls.into())])?;
-        entrance.start("lb", |stop| lb::run(config, listeners.lb, stop));
+        let parts = lb::Parts {
+            access_log: Box::new(Above(std::io::stdout())),
+            ..lb::Parts::new(&config)
+        };
+        entrance.start("lb", |stop| lb::run_with(config, listeners.lb, stop, parts));
 
         let mut orders = Layer::new();
         if args.orders == Orders::Bursty {
@@ -206,7 +219,7 @@ where
             .get_arguments()
             .find(|arg| arg.get_env().is_some_and(|env| env == variable));
         if let Some(long) = arg.and_then(|arg| arg.get_long())
-            && std::env::var_os(variable).is_none()
+            && !is_set(variable)
         {
             args.push(format!("--{long}={value}").into());
         }
