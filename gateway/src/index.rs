@@ -2,15 +2,17 @@
 //!
 //! Promises: an accepted order is in the index within 100 ms while the KV is well; orders never wait for it; several
 //! gateways add to the one list without losing each other's ids. The document never grows beyond 1,000 ids, however
-//! many orders there are.
+//! many orders there are. A gateway that is killed takes the ids with it that it had not written yet; whichever starts
+//! next adds them from the records.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::keys::{DELIVERIES_INDEX, DELIVERIES_INDEX_MAX};
+use domain::keys::{self, DELIVERIES_INDEX, DELIVERIES_INDEX_MAX, DELIVERY_PREFIX};
 use kv_client::{Kv, KvError, Swap, Version};
 use rand::RngExt;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use service::{Heartbeat, Shutdown};
 use tokio::sync::Notify;
@@ -68,6 +70,7 @@ impl IndexQueue {
 /// Writes ids as they come, until `drained` is signalled; then those that still wait, within [`FLUSH_FOR`].
 pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shutdown) {
     let mut writer = Writer { kv, known: None };
+    let mut caught_up = false;
     let mut pause = FIRST_PAUSE;
     beat.ok();
     loop {
@@ -105,6 +108,12 @@ pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shu
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
+        if !caught_up && !drained.is_stopping() {
+            caught_up = writer.catch_up().await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "orders missing in {DELIVERIES_INDEX} cannot be looked for yet");
+                false
+            });
+        }
     }
     let deadline = Instant::now() + FLUSH_FOR;
     while Instant::now() < deadline {
@@ -128,6 +137,27 @@ struct Writer {
 }
 
 impl Writer {
+    /// Adds the newest orders as far as they are missing. False when somebody else was quicker: then try again.
+    async fn catch_up(&mut self) -> Result<bool, KvError> {
+        let mut ids = Vec::new();
+        let mut after = None;
+        loop {
+            let left = DELIVERIES_INDEX_MAX - ids.len();
+            let page = self
+                .kv
+                .scan::<IgnoredAny>(DELIVERY_PREFIX, after.as_deref(), left, true)
+                .await?;
+            after = page.next.clone();
+            let found = page.into_good().take(left);
+            ids.extend(found.filter_map(|item| keys::delivery_id(&item.key).map(str::to_owned)));
+            if after.is_none() || ids.len() >= DELIVERIES_INDEX_MAX {
+                break;
+            }
+        }
+        // Without orders there is no list to make.
+        if ids.is_empty() { Ok(true) } else { self.add(&ids).await }
+    }
+
     /// True when the ids are in the list now, false when somebody else was quicker: then try again.
     async fn add(&mut self, ids: &[String]) -> Result<bool, KvError> {
         let (list, version) = match self.known.take() {

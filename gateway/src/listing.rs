@@ -41,7 +41,7 @@ const FILTER_PAGE: usize = 500;
 /// Query of `GET /deliveries`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ListQuery {
-    limit: Option<usize>,
+    limit: Option<String>,
     status: Option<String>,
     after: Option<String>,
 }
@@ -97,11 +97,17 @@ impl Lists {
 /// # Errors
 /// 422 for a query that cannot be used, 503.
 pub(crate) async fn deliveries(app: &App, query: ListQuery) -> Result<Bytes, ApiError> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        let detail = format!("limit: got {limit}; expected a whole number from 1 to {LIMIT_MAX}");
-        return Err(ApiError::invalid(detail).with("field", "limit"));
-    }
+    let limit = match &query.limit {
+        None => LIMIT_DEFAULT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| {
+                let detail = format!("limit: got {text:?}; expected a whole number from 1 to {LIMIT_MAX}");
+                ApiError::invalid(detail).with("field", "limit")
+            })?,
+    };
     if let Some(name) = &query.status {
         let status = DeliveryStatus::from_name(name).ok_or_else(|| {
             let names = DeliveryStatus::ALL.map(DeliveryStatus::name).join(", ");

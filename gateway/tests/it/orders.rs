@@ -302,6 +302,19 @@ async fn the_index_keeps_the_newest_thousand_of_all_gateways() {
 }
 
 #[tokio::test]
+async fn ids_that_a_killed_gateway_had_not_written_come_back_with_the_next() {
+    let mut world = World::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(world.order().await["id"].as_str().unwrap().to_owned());
+    }
+    world.until("the index has them", async || world.index() == ids).await;
+    world.kv.set("deliveries_index", &ids[..1]);
+    world.add_gateway().await;
+    world.until("all are back", async || world.index() == ids).await;
+}
+
+#[tokio::test]
 async fn what_waits_for_the_index_is_written_at_the_end() {
     let world = World::start().await;
     let id = world.order().await["id"].as_str().unwrap().to_owned();

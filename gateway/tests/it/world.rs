@@ -52,7 +52,7 @@ impl World {
         world
     }
 
-    async fn add_gateway(&mut self) {
+    pub(crate) async fn add_gateway(&mut self) {
         let config: Config = settings::try_parse_from(["gateway", "--kv-url", &self.kv.url]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.urls.push(format!("http://{}", listener.local_addr().unwrap()));
