@@ -348,6 +348,21 @@ async fn the_fleet_grows_with_the_backlog_and_shrinks_after_it() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_back_does_not_keep_a_surplus_flying() {
+    let mut world = World::new(18, rules());
+    world.rules.autoscale = Some(autoscale(6));
+    world.restart();
+    world.step().await;
+    world.clock.set_back(3_600);
+    let active = |world: &World| world.fleet().iter().filter(|drone| drone.status.is_active()).count();
+    assert!(
+        world.until(60.0, |world| active(world) == 6).await,
+        "{}",
+        active(&world)
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_flown_does_not_inflate_the_fleet() {
     let mut world = World::new(18, rules());
     world.rules.autoscale = Some(autoscale(3));

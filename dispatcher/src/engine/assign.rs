@@ -113,7 +113,7 @@ impl Engine {
                 return;
             }
             Outcome::Failed(error) => {
-                tracing::warn!(delivery = pair.delivery_id, drone = pair.drone_id, %error, "assignment not completed");
+                self.note_failure("assignment not completed", &pair.delivery_id, &error);
                 self.reread.insert(pair.delivery_id.clone());
                 self.fleet_due.again();
             }

@@ -105,7 +105,7 @@ impl Engine {
                     self.adopt_delivery(&next.id, &swap, now);
                 }
                 Err(error) => {
-                    tracing::warn!(delivery = next.id, %error, "not advanced");
+                    self.note_failure("delivery not advanced", &next.id, &error);
                     self.reread.insert(next.id);
                 }
             }

@@ -168,7 +168,9 @@ impl Engine {
             self.surplus_since = None;
             return Ok(());
         }
-        let since = *self.surplus_since.get_or_insert(now);
+        // A clock that jumped back must not keep the surplus flying until it has caught up.
+        let since = self.surplus_since.map_or(now, |since| since.min(now));
+        self.surplus_since = Some(since);
         if now - since < RETIRE_AFTER_SEC {
             return Ok(());
         }
@@ -240,7 +242,7 @@ impl Engine {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(drone = change.drone_id, change = change.change.name(), %error, "not changed");
+                        self.note_failure("drone not changed", &change.drone_id, &error);
                         self.fleet_due.again();
                     }
                 }
@@ -314,6 +316,17 @@ impl Engine {
                 event = kind.name(),
                 "too many status messages waiting; dropped"
             );
+        }
+    }
+
+    /// Logs that something was not done for want of the KV: loudly once in a while, since it fails for many at once and is
+    /// tried again every round.
+    fn note_failure(&mut self, what: &str, id: &str, error: &KvError) {
+        let now = self.now();
+        if self.complaints.may(what, now) {
+            tracing::warn!(id, %error, "{what}; trying on");
+        } else {
+            tracing::debug!(id, %error, "{what}");
         }
     }
 

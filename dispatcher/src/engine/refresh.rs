@@ -119,7 +119,13 @@ impl Engine {
     pub(super) async fn refresh_orders(&mut self, hinted: BTreeSet<String>) -> Result<(), KvError> {
         let now = self.now();
         let mut wanted = hinted;
-        wanted.retain(|id| !self.mirror.orders.contains_key(id));
+        // With a full mirror new orders wait for the sweep, whose turn comes when older ones have ended.
+        let mut room = MIRROR_ORDERS_MAX.saturating_sub(self.mirror.orders.len());
+        wanted.retain(|id| {
+            let wanted = room > 0 && !self.mirror.orders.contains_key(id);
+            room -= usize::from(wanted);
+            wanted
+        });
         wanted.append(&mut self.reread);
         let mut listed = HashMap::new();
         if self.sweep_due.is_due(now, interval_sec(self.swept)) {

@@ -46,6 +46,11 @@ impl ManualClock {
         )]
         self.0.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
     }
+
+    /// The clock jumps back.
+    pub(crate) fn set_back(&self, seconds: u64) {
+        self.0.fetch_sub(seconds * 1_000_000, Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {
