@@ -8,6 +8,7 @@ import { age, FleetTable, OrdersTable, shortId, statusName } from "/dashboard/ta
 
 const LATE_MS = 3000; // data older than this is called late
 const OFFLINE_FAILURES = 2;
+const FORGET_DELIVERED_MS = 10_000; // a smaller count of delivered orders is believed after this long
 const FLYING = ["assigned", "in_flight"];
 const OPEN = ["pending", ...FLYING];
 
@@ -18,6 +19,7 @@ const state = {
   extra: new Map(), // orders under way that are older than those
   clockOffsetSec: 0, // what to add to this machine's clock to get the server's
   selected: { drone: null, order: null },
+  delivered: { count: 0, at: -Infinity },
   lastAt: null,
   failures: 0,
 };
@@ -101,9 +103,12 @@ function onStats(stats) {
   if (Number.isFinite(stats.now)) state.clockOffsetSec = stats.now - Date.now() / 1000;
   byId("count-waiting").textContent = String(deliveries.pending);
   byId("count-flying").textContent = String(deliveries.assigned + deliveries.in_flight);
-  // Several gateways answer in turn, each up to half a second behind: what has been delivered stays delivered.
-  const shown = Number(byId("count-delivered").textContent) || 0;
-  byId("count-delivered").textContent = String(Math.max(shown, deliveries.delivered));
+  // Several gateways answer in turn, each up to half a second behind: what has been delivered stays delivered, unless
+  // it stays undone (another system under the same address, or its data deleted).
+  if (deliveries.delivered >= state.delivered.count || performance.now() - state.delivered.at > FORGET_DELIVERED_MS) {
+    state.delivered = { count: deliveries.delivered, at: performance.now() };
+  }
+  byId("count-delivered").textContent = String(state.delivered.count);
   byId("count-failed").textContent = String(deliveries.failed);
   byId("count-cancelled").textContent = String(deliveries.cancelled);
   state.lastAt = performance.now();

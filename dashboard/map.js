@@ -119,22 +119,24 @@ export class LiveMap {
     context.fill();
   }
 
+  /// On the right: on the left it would lie under the note about what is selected.
   drawScaleBar(context) {
-    const { lat_min, lon_min } = this.zones.bounds;
-    const origin = this.project({ lat: lat_min, lon: lon_min });
+    const { lat_min, lon_max } = this.zones.bounds;
     const kmPerDegree = 111.195 * Math.cos((lat_min * Math.PI) / 180);
-    const end = this.project({ lat: lat_min, lon: lon_min + 2 / kmPerDegree });
-    const y = origin.y - 12;
+    const corner = this.project({ lat: lat_min, lon: lon_max });
+    const left = this.project({ lat: lat_min, lon: lon_max - 2 / kmPerDegree }).x - 12;
+    const right = corner.x - 12;
+    const y = corner.y - 12;
     context.strokeStyle = this.colour["map-label"];
     context.lineWidth = 1.5;
     context.beginPath();
-    context.moveTo(origin.x + 12, y - 4);
-    context.lineTo(origin.x + 12, y);
-    context.lineTo(end.x + 12, y);
-    context.lineTo(end.x + 12, y - 4);
+    context.moveTo(left, y - 4);
+    context.lineTo(left, y);
+    context.lineTo(right, y);
+    context.lineTo(right, y - 4);
     context.stroke();
     context.fillStyle = this.colour["map-label"];
-    context.fillText("2 km", origin.x + 18, y - 6);
+    context.fillText("2 km", left + 6, y - 6);
   }
 
   /// One frame: `fleet` as Fleet.at gives it, `orders` that are open, and what is selected.
@@ -223,10 +225,11 @@ export class LiveMap {
     const c = this.colour;
     const tone = c[drone.status] || c.muted;
     const battery = Math.max(0, Math.min(100, Number(drone.battery) || 0));
-    context.globalAlpha = drone.status === "inactive" && !isSelected ? 0.6 : 1;
+    // The halo hides what is below, also below a faint drone.
     context.fillStyle = c["map-halo"];
     circle(context, x, y, RING_PX + 1.5);
     context.fill();
+    context.globalAlpha = drone.status === "inactive" && !isSelected ? 0.6 : 1;
     context.lineWidth = 2.5;
     context.strokeStyle = c["map-line"];
     circle(context, x, y, RING_PX);
