@@ -1,11 +1,12 @@
-//! The gateways: whose turn it is, and who is skipped for a while because it took no connection.
+//! The gateways: whose turn it is, and who is skipped for a while because it took no connection or fell silent.
 //!
 //! Promises: over the gateways that are well, turns go round evenly. One that takes no connection is skipped for [`EJECT_MIN`], twice
 //! as long after each further failure, [`EJECT_MAX`] at most; then a single request tries it while the others go on without it. When
 //! all are skipped, nobody is: an attempt that may fail beats a refusal that certainly does.
 //!
-//! Only failures to connect eject. A gateway that answers slowly or with errors stays: its answers are the truth about the system
-//! behind it, which is the same for all gateways.
+//! One that has requests but has answered none of them for [`SILENT_MAX`] (a frozen process: its kernel still takes connections) is
+//! skipped likewise, with a single request to try it every [`EJECT_MAX`], until it answers. A gateway that answers slowly or with errors
+//! stays: its answers are the truth about the system behind it, which is the same for all gateways.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpStream;
 
-use crate::limits::{BACKENDS_MAX, EJECT_MAX, EJECT_MIN, IDLE_FOR_UNREPEATABLE, IDLE_TIMEOUT, READY_WAIT};
+use crate::limits::{BACKENDS_MAX, EJECT_MAX, EJECT_MIN, IDLE_FOR_UNREPEATABLE, IDLE_TIMEOUT, READY_WAIT, SILENT_MAX};
 use crate::metrics::LbMetrics;
 use crate::pool::{Pool, Sender};
 use crate::request_body::Progress;
@@ -98,7 +99,7 @@ impl Pick {
         metrics.connects.inc();
         match connect(self.backend.addr, connect_timeout).await {
             Ok(sender) => {
-                self.backend.health.succeeded();
+                self.backend.health.connected(Instant::now());
                 Ok(Lease {
                     sender,
                     backend: Arc::clone(&self.backend),
@@ -139,6 +140,11 @@ impl Backend {
         })
     }
 
+    /// A request is about to be sent to it.
+    pub(crate) fn asked(&self) {
+        self.health.asked(Instant::now());
+    }
+
     /// It has answered, so it is well.
     pub(crate) fn succeeded(&self) {
         self.health.succeeded();
@@ -176,13 +182,15 @@ struct Health {
     born: Instant,
     /// Milliseconds since `born`; 0 = not skipped.
     skipped_until_ms: AtomicU64,
+    /// When it was asked and has not answered anything since, milliseconds since `born`; 0 = nothing is owed.
+    silent_since_ms: AtomicU64,
     failures: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Well,
-    /// Skipped long enough: one request may try it.
+    /// Skipped long enough, or just found silent: one request may try it.
     Due,
     Skipped,
 }
@@ -192,13 +200,14 @@ impl Health {
         Self {
             born,
             skipped_until_ms: AtomicU64::new(0),
+            silent_since_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
         }
     }
 
     fn state(&self, now: Instant) -> State {
         match self.skipped_until_ms.load(Ordering::Relaxed) {
-            0 => State::Well,
+            0 if !self.is_silent(now) => State::Well,
             until if until <= self.ms(now) => State::Due,
             _ => State::Skipped,
         }
@@ -208,8 +217,7 @@ impl Health {
     fn claim(&self, now: Instant) -> bool {
         let until = self.skipped_until_ms.load(Ordering::Relaxed);
         let next = self.ms(now + EJECT_MAX);
-        until != 0
-            && until <= self.ms(now)
+        self.state(now) == State::Due
             && self
                 .skipped_until_ms
                 .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed)
@@ -228,7 +236,31 @@ impl Health {
         true
     }
 
+    fn asked(&self, now: Instant) {
+        // Only the first request after an answer counts; the common case is one that is owed already.
+        if self.silent_since_ms.load(Ordering::Relaxed) == 0 {
+            self.silent_since_ms.store(self.ms(now).max(1), Ordering::Relaxed);
+        }
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        let since = self.silent_since_ms.load(Ordering::Relaxed);
+        since != 0 && self.ms(now).saturating_sub(since) > u64::try_from(SILENT_MAX.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// It took a connection. That does not break a silence: the kernel takes connections for a frozen process too.
+    fn connected(&self, now: Instant) {
+        if !self.is_silent(now) {
+            self.well();
+        }
+    }
+
     fn succeeded(&self) {
+        self.silent_since_ms.store(0, Ordering::Relaxed);
+        self.well();
+    }
+
+    fn well(&self) {
         if self.skipped_until_ms.load(Ordering::Relaxed) != 0 {
             self.skipped_until_ms.store(0, Ordering::Relaxed);
             self.failures.store(0, Ordering::Relaxed);
@@ -285,7 +317,13 @@ impl Backends {
             };
             match backend.health.state(now) {
                 State::Well => return chosen(backend, false),
-                State::Due if backend.health.claim(now) => return chosen(backend, true),
+                State::Due if backend.health.claim(now) => {
+                    if backend.health.is_silent(now) {
+                        self.metrics.ejections.inc();
+                        tracing::warn!(backend = %backend.addr, "a gateway answers nothing; skipping it but for a request now and then");
+                    }
+                    return chosen(backend, true);
+                }
                 // Somebody else has just claimed it.
                 State::Due | State::Skipped => {}
             }
@@ -389,6 +427,42 @@ mod tests {
         assert_eq!(sick.health.state(later + EJECT_MIN * 2), State::Due);
         sick.succeeded();
         assert_eq!(shares(&backends, &[], later)[&1], 20);
+    }
+
+    #[test]
+    fn one_that_fell_silent_gets_a_request_now_and_then_until_it_answers() {
+        let (backends, start) = (three(), Instant::now());
+        let frozen = Arc::clone(&backends.list()[0]);
+        frozen.health.asked(start);
+        assert_eq!(
+            shares(&backends, &[], start + SILENT_MAX)[&1],
+            20,
+            "slow is not silent yet"
+        );
+        let mut now = start + SILENT_MAX + EJECT_MIN;
+        for _ in 0..3 {
+            assert_eq!(shares(&backends, &[], now)[&1], 1, "one probe");
+            frozen.health.asked(now);
+            frozen.health.connected(now);
+            assert_eq!(shares(&backends, &[], now).get(&1), None, "a connection is no answer");
+            now += EJECT_MAX;
+        }
+        frozen.succeeded();
+        assert_eq!(shares(&backends, &[], now)[&1], 20);
+    }
+
+    #[test]
+    fn when_all_are_silent_nobody_is_skipped() {
+        let (backends, start) = (three(), Instant::now());
+        for backend in backends.list().iter() {
+            backend.health.asked(start);
+        }
+        let later = start + SILENT_MAX + EJECT_MIN;
+        assert_eq!(shares(&backends, &[], later).len(), 3);
+        assert_eq!(
+            shares(&backends, &[], later),
+            BTreeMap::from([(1, 20), (2, 20), (3, 20)])
+        );
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub(crate) const EJECT_MIN: Duration = Duration::from_secs(1);
 /// The longest a gateway is skipped before it is tried again.
 pub(crate) const EJECT_MAX: Duration = Duration::from_secs(8);
 
+/// A gateway that has requests and has not begun any answer for this long is taken for frozen. Far above what a busy one needs, as it
+/// answers something now and then; far below the time after which a single request is given up.
+pub(crate) const SILENT_MAX: Duration = Duration::from_secs(3);
+
 /// Clients whose token buckets are remembered; the one not seen for longest is forgotten first.
 pub(crate) const CLIENTS_MAX: usize = 65_536;
 

@@ -68,7 +68,7 @@ impl LbMetrics {
             ),
             ejections: metrics.register(
                 "ejections",
-                "Times a gateway was skipped because it took no connection",
+                "Times a gateway was skipped because it took no connection or answered nothing",
                 Counter::default(),
             ),
             in_flight: metrics.register("in_flight", "Requests whose answer has not ended", Gauge::default()),

@@ -243,6 +243,7 @@ impl Proxy {
         let timeout = self.timeouts.response_head;
         lease.upload = request.body().progress();
         let progress = lease.upload.clone();
+        lease.backend.asked();
         let sending = lease.sender.try_send_request(request);
         tokio::pin!(sending);
         let mut deadline = started + timeout;
