@@ -333,6 +333,12 @@ impl Backends {
         chosen(list.iter().filter(untried).nth(nth)?, false)
     }
 
+    /// True when this gateway has fallen silent while another has not: it is this one's trouble, not that of the system behind all.
+    pub(crate) fn other_is_well(&self, silent: &Backend, now: Instant) -> bool {
+        let is_well = |other: &Arc<Backend>| other.addr != silent.addr && other.health.state(now) == State::Well;
+        silent.health.is_silent(now) && self.list().iter().any(is_well)
+    }
+
     /// Takes over a new list of addresses. Those that stay keep their connections and their history.
     pub(crate) fn replace(&self, addrs: &[SocketAddr]) {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -447,7 +453,9 @@ mod tests {
             assert_eq!(shares(&backends, &[], now).get(&1), None, "a connection is no answer");
             now += EJECT_MAX;
         }
+        assert!(backends.other_is_well(&frozen, now), "its requests may go elsewhere");
         frozen.succeeded();
+        assert!(!backends.other_is_well(&frozen, now));
         assert_eq!(shares(&backends, &[], now)[&1], 20);
     }
 
@@ -458,6 +466,10 @@ mod tests {
             backend.health.asked(start);
         }
         let later = start + SILENT_MAX + EJECT_MIN;
+        assert!(
+            !backends.other_is_well(&backends.list()[0], later),
+            "nowhere better to go"
+        );
         assert_eq!(shares(&backends, &[], later).len(), 3);
         assert_eq!(
             shares(&backends, &[], later),

@@ -51,6 +51,9 @@ pub(crate) const EJECT_MAX: Duration = Duration::from_secs(8);
 /// answers something now and then; far below the time after which a single request is given up.
 pub(crate) const SILENT_MAX: Duration = Duration::from_secs(3);
 
+/// How often a request that may be sent again looks whether its gateway has fallen silent; also what such a gateway's trial gets.
+pub(crate) const SILENCE_LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Clients whose token buckets are remembered; the one not seen for longest is forgotten first.
 pub(crate) const CLIENTS_MAX: usize = 65_536;
 

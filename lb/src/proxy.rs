@@ -5,10 +5,11 @@
 //!   gateway, up to [`MAX_ATTEMPTS`].
 //! - The connection broke after the request had been sent: one repetition on another gateway, for GET, HEAD, OPTIONS, PUT, DELETE, and
 //!   POST with an `Idempotency-Key`, as long as the body was kept.
-//! - No answer in time, or any answer at all, errors included: never. A slow system is not helped by more requests, and what a gateway
+//! - The gateway has fallen silent, answering nobody, while another is well: likewise one repetition of such requests.
+//! - No answer in time otherwise, or any answer at all, errors included: never. A slow system is not helped by more requests, and what a gateway
 //!   answers is the answer.
 //!
-//! So repetitions cannot multiply load: each needs a broken connection, and each request makes at most one.
+//! So repetitions cannot multiply load: each needs a broken connection or a frozen gateway, and each request makes at most one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::backends::{Backends, Lease, Reuse};
 use crate::config::AccessFormat;
 use crate::error::ProxyError;
 use crate::headers;
-use crate::limits::{MAX_ATTEMPTS, Timeouts};
+use crate::limits::{MAX_ATTEMPTS, SILENCE_LOOK_EVERY, Timeouts};
 use crate::metrics::LbMetrics;
 use crate::rate_limit::RateLimiter;
 use crate::request_body::{BodyError, ReplayMemory, RequestBody};
@@ -63,6 +64,8 @@ enum Sent {
     Untouched(Box<Request<RequestBody>>, hyper::Error),
     /// It may have arrived.
     Broken(hyper::Error),
+    /// The gateway answers nobody, and another one might.
+    Silent,
     TimedOut,
 }
 
@@ -192,7 +195,7 @@ impl Proxy {
                     }
                 };
                 let copy = if repeatable && !repeated { copy(&request) } else { None };
-                match self.send_over(&mut lease, request).await {
+                match self.send_over(&mut lease, request, copy.is_some()).await {
                     Sent::Answered(answer) => {
                         lease.backend.succeeded();
                         return Ok((answer, lease));
@@ -225,20 +228,34 @@ impl Proxy {
                         again = lease.reused.then_some(pick);
                         break;
                     }
-                    Sent::TimedOut => {
-                        return Err(ProxyError::Timeout {
-                            backend,
-                            waited_sec: self.timeouts.response_head.as_secs_f64(),
-                            outcome_unknown: !harmless,
-                        });
+                    Sent::Silent => {
+                        tracing::debug!(%backend, "sending a request again, as its gateway answers nothing");
+                        last_error = Some(self.timeout(backend, harmless));
+                        let Some(copy) = copy else {
+                            return Err(self.timeout(backend, harmless));
+                        };
+                        request = copy;
+                        repeated = true;
+                        self.metrics.retries.inc();
+                        break;
                     }
+                    Sent::TimedOut => return Err(self.timeout(backend, harmless)),
                 }
             }
         }
         Err(last_error.unwrap_or_else(|| ProxyError::NoBackend(self.target.clone())))
     }
 
-    async fn send_over(&self, lease: &mut Lease, request: Request<RequestBody>) -> Sent {
+    fn timeout(&self, backend: SocketAddr, harmless: bool) -> ProxyError {
+        ProxyError::Timeout {
+            backend,
+            waited_sec: self.timeouts.response_head.as_secs_f64(),
+            outcome_unknown: !harmless,
+        }
+    }
+
+    /// `may_leave`: the request can be sent to another gateway should this one have fallen silent.
+    async fn send_over(&self, lease: &mut Lease, request: Request<RequestBody>, may_leave: bool) -> Sent {
         let started = tokio::time::Instant::now();
         let timeout = self.timeouts.response_head;
         lease.upload = request.body().progress();
@@ -248,7 +265,12 @@ impl Proxy {
         tokio::pin!(sending);
         let mut deadline = started + timeout;
         loop {
-            match tokio::time::timeout_at(deadline, &mut sending).await {
+            let look = if may_leave {
+                deadline.min(tokio::time::Instant::now() + SILENCE_LOOK_EVERY)
+            } else {
+                deadline
+            };
+            match tokio::time::timeout_at(look, &mut sending).await {
                 Ok(Ok(answer)) => {
                     self.metrics.upstream_seconds.observe(started.elapsed().as_secs_f64());
                     return Sent::Answered(answer);
@@ -258,6 +280,11 @@ impl Proxy {
                         Some(request) => Sent::Untouched(Box::new(request), error.into_error()),
                         None => Sent::Broken(error.into_error()),
                     };
+                }
+                Err(_elapsed) if look < deadline => {
+                    if self.backends.other_is_well(&lease.backend, Instant::now()) {
+                        return Sent::Silent;
+                    }
                 }
                 Err(_elapsed) => {
                     // A body that still moves is not yet waiting for its answer.

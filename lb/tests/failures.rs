@@ -314,3 +314,32 @@ impl Resolver for Scripted {
         })
     }
 }
+
+/// Takes connections and requests, and answers nothing: a frozen process, of which the kernel still does its part.
+async fn frozen(requests: Arc<AtomicUsize>) -> SocketAddr {
+    raw_gateway(move |_, mut stream| {
+        let requests = Arc::clone(&requests);
+        async move {
+            if !read_head(&mut stream).await.is_empty() {
+                requests.fetch_add(1, Ordering::SeqCst);
+            }
+            std::future::pending::<()>().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_leaves_a_frozen_gateway() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let (well, frozen) = (named("a").await, frozen(Arc::clone(&requests)).await);
+    let lb = Lb::start_with(&[well.addr, frozen], &[], |parts| {
+        // Were it not for the repetition, this test would end with 504.
+        parts.timeouts.response_head = support::PATIENCE;
+    })
+    .await;
+    let answers = futures_util::future::join_all((0..6).map(|_| lb.get("/deliveries"))).await;
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    assert_eq!(requests.load(Ordering::SeqCst), 3, "its share, each sent there once");
+    assert_eq!(lb.metric("lb_retries_total").await, 3);
+}
