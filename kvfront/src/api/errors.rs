@@ -38,11 +38,10 @@ impl From<OpError> for ApiError {
 
 /// A broken rule of the API: 400 when it cannot be read, 422 when it is readable but not allowed.
 pub(super) fn rule_error(rule: &ApiRuleError) -> ApiError {
-    match rule {
-        ApiRuleError::KeyNotUtf8 => ApiError::malformed(rule.to_string()),
-        ApiRuleError::EmptyKey | ApiRuleError::LongKey(_) | ApiRuleError::Ttl(_) | ApiRuleError::LongName { .. } => {
-            ApiError::invalid(rule.to_string())
-        }
+    if rule.is_malformed() {
+        ApiError::malformed(rule.to_string())
+    } else {
+        ApiError::invalid(rule.to_string())
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::to_raw_value;
 use service::http::{ApiError, Json, detached};
 use tokio::task::JoinSet;
 
-use super::ops;
+use super::{broken_rule, ops};
 use crate::node::Node;
 
 /// Status of an operation that an ordered batch did not run: failed dependency.
@@ -90,7 +90,7 @@ async fn side_by_side(node: &Arc<Node>, ops: Vec<BatchOp>) -> Result<Vec<Value>,
 async fn run(node: &Node, op: BatchOp) -> Value {
     let (key, _) = op.target();
     if let Err(error) = kv_api::check_key(key) {
-        return shown::<()>(Err(ApiError::malformed(error.to_string())));
+        return shown::<()>(Err(broken_rule(&error)));
     }
     match op {
         BatchOp::Get { key } => shown(ops::get(node, &key).await),

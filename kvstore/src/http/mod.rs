@@ -24,12 +24,13 @@ use crate::storage::StoreError;
 
 pub use internal::{MAX_ENVELOPE_BYTES, MAX_ENVELOPE_REQUESTS, MAX_PAGE_RECORDS, MAX_REPLY_BYTES};
 
-/// Bytes a body may have beside the value: key, envelope, braces.
+/// Bytes a body may have beside its values: key, envelope, braces.
 const BODY_SLACK_BYTES: usize = 64 * 1024;
 
 /// All routes of a node.
 pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
-    let body_limit_bytes = node.max_value_bytes() + BODY_SLACK_BYTES;
+    // A CAS carries two values.
+    let body_limit_bytes = 2 * node.max_value_bytes() + BODY_SLACK_BYTES;
     let internal = Router::new()
         .route("/internal/exchange", post(internal::exchange))
         .route("/internal/page", post(internal::page))
@@ -54,6 +55,15 @@ pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
 
 fn key_methods(methods: axum::routing::MethodRouter<Arc<Node>>) -> axum::routing::MethodRouter<Arc<Node>> {
     methods.get(routes::get).put(routes::put).delete(routes::delete)
+}
+
+/// A broken rule of the API: 400 when it cannot be read, 422 when it is readable but not allowed.
+fn broken_rule(rule: &kv_api::ApiRuleError) -> ApiError {
+    if rule.is_malformed() {
+        ApiError::malformed(rule.to_string())
+    } else {
+        ApiError::invalid(rule.to_string())
+    }
 }
 
 /// The answer to a call that the store did not serve.

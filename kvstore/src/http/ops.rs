@@ -15,7 +15,7 @@ use register::message::{List, Reply, Request};
 use register::{Ballot, HlcTime, Key, Lineage, RequestId, State};
 use service::http::ApiError;
 
-use super::not_served;
+use super::{broken_rule, not_served};
 use crate::node::Node;
 use crate::storage::{MAX_PAGE_BYTES, StoreError};
 
@@ -70,7 +70,7 @@ pub(super) async fn put(node: &Node, name: &str, body: PutBody) -> Result<PutAns
         .ttl_sec
         .map(kv_api::ttl_ms)
         .transpose()
-        .map_err(|error| ApiError::invalid(error.to_string()))?;
+        .map_err(|error| broken_rule(&error))?;
     let command = Command::Put {
         value: body.value.get().into(),
         ttl_ms,
@@ -201,7 +201,7 @@ pub(super) async fn delete(node: &Node, name: &str, version: Option<&Version>) -
 
 /// `POST /kv/cas`
 pub(super) async fn cas(node: &Node, body: CasBody) -> Result<CasAnswer, ApiError> {
-    kv_api::check_key(&body.key).map_err(|error| ApiError::malformed(error.to_string()))?;
+    kv_api::check_key(&body.key).map_err(|error| broken_rule(&error))?;
     check_value(node, &body.new)?;
     let expect = match (body.old, body.version) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("old, version: only one of them may be given")),
@@ -254,7 +254,7 @@ pub(super) async fn acquire(
 ) -> Result<LockAnswer, ApiError> {
     let ttl_ms = lock_ttl_ms(ttl_sec)?;
     if let Some(owner) = owner {
-        kv_api::check_name("owner", owner).map_err(|error| ApiError::invalid(error.to_string()))?;
+        kv_api::check_name("owner", owner).map_err(|error| broken_rule(&error))?;
     }
     let token = format!("{:032x}", rand::random::<u128>());
     let command = Command::Acquire {
@@ -310,7 +310,7 @@ pub(super) async fn renew(node: &Node, name: &str, token: &str, ttl_sec: Option<
 
 fn lock_ttl_ms(ttl_sec: Option<f64>) -> Result<u64, ApiError> {
     let ttl_sec = ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC);
-    kv_api::ttl_ms(ttl_sec).map_err(|error| ApiError::invalid(error.to_string()))
+    kv_api::ttl_ms(ttl_sec).map_err(|error| broken_rule(&error))
 }
 
 fn lock_answer(ok: bool, expires_at_ms: u64, expires_in_ms: u64) -> LockAnswer {
@@ -331,13 +331,11 @@ fn sec(ms: u64) -> f64 {
 pub(super) async fn scan(node: &Node, query: ScanQuery) -> Result<ScanAnswer, ApiError> {
     let limit = match query.limit {
         None => kv_api::DEFAULT_SCAN_LIMIT,
-        Some(0) => {
-            return Err(ApiError::invalid(format!(
-                "limit: got 0; 1 to {} is expected",
-                kv_api::MAX_SCAN_LIMIT
-            )));
+        Some(limit @ 1..=kv_api::MAX_SCAN_LIMIT) => limit,
+        Some(limit) => {
+            let expected = format!("1 to {}", kv_api::MAX_SCAN_LIMIT);
+            return Err(ApiError::invalid(format!("limit: got {limit}; {expected} is expected")).with("field", "limit"));
         }
-        Some(limit) => limit.min(kv_api::MAX_SCAN_LIMIT),
     };
     let prefix = Key::data(&query.prefix).as_text().to_owned();
     let mut after = query.after.map(|after| Key::data(&after).as_text().to_owned());

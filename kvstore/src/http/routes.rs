@@ -11,7 +11,7 @@ use kv_api::{
 };
 use service::http::{ApiError, Json, Query};
 
-use super::ops;
+use super::{broken_rule, ops};
 use crate::node::Node;
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -30,7 +30,7 @@ impl<S: Sync> FromRequestParts<S> for InPath {
             .or_else(|| path.strip_prefix("/lock/")?.split_once('/').map(|(_, key)| key));
         let key = kv_api::decode_key(raw.unwrap_or_default());
         key.map(|key| Self(key.into_owned()))
-            .map_err(|error| ApiError::malformed(error.to_string()))
+            .map_err(|error| broken_rule(&error))
     }
 }
 

@@ -35,6 +35,11 @@ pub enum ApiRuleError {
     /// The key is empty.
     #[error("key: it is empty; 1 to {MAX_KEY_BYTES} bytes of UTF-8 are expected")]
     EmptyKey,
+    /// The key is `.` or `..`.
+    #[error(
+        "key: \".\" and \"..\" cannot be keys, because URL parsers take them for directories, percent-encoded or not"
+    )]
+    DotKey,
     /// The key is too long.
     #[error("key: it has {0} bytes; at most {MAX_KEY_BYTES} are allowed")]
     LongKey(usize),
@@ -54,13 +59,22 @@ pub enum ApiRuleError {
     },
 }
 
+impl ApiRuleError {
+    /// True for what cannot be read (400); false for what can be read and is not allowed (422).
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::KeyNotUtf8)
+    }
+}
+
 /// Checks a key.
 ///
 /// # Errors
-/// [`ApiRuleError::EmptyKey`] or [`ApiRuleError::LongKey`].
+/// [`ApiRuleError::EmptyKey`], [`ApiRuleError::DotKey`] or [`ApiRuleError::LongKey`].
 pub fn check_key(key: &str) -> Result<(), ApiRuleError> {
     match key.len() {
         0 => Err(ApiRuleError::EmptyKey),
+        1..=2 if matches!(key, "." | "..") => Err(ApiRuleError::DotKey),
         1..=MAX_KEY_BYTES => Ok(()),
         bytes => Err(ApiRuleError::LongKey(bytes)),
     }
@@ -69,14 +83,10 @@ pub fn check_key(key: &str) -> Result<(), ApiRuleError> {
 /// Everything but the characters that are plain in a path segment.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A key as it stands in a path: `:`, `/` and everything else that is special is percent-encoded. The keys `.` and `..` are encoded in
-/// full, because URL parsers would otherwise take them for directories.
+/// A key as it stands in a path: `:`, `/` and everything else that is special is percent-encoded.
 #[must_use]
 pub fn encode_key(key: &str) -> String {
-    match key {
-        "." | ".." => key.replace('.', "%2E"),
-        _ => utf8_percent_encode(key, IN_PATH).to_string(),
-    }
+    utf8_percent_encode(key, IN_PATH).to_string()
 }
 
 /// The key of a raw (still encoded) path segment or path rest.
@@ -318,9 +328,20 @@ pub struct ScanQuery {
     /// At most this many: [`DEFAULT_SCAN_LIMIT`] when not given, [`MAX_SCAN_LIMIT`] at most.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<usize>,
-    /// From the last key to the first.
-    #[serde(default)]
+    /// From the last key to the first: `true` or `1`; `false` or `0`.
+    #[serde(default, deserialize_with = "flag")]
     pub reverse: bool,
+}
+
+/// A yes or no in a query, written as scripts and environments write it.
+fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match Cow::<str>::deserialize(deserializer)?.as_ref() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        other => Err(serde::de::Error::custom(format!(
+            "got {other:?}; true, false, 1 or 0 is expected"
+        ))),
+    }
 }
 
 /// Answer to `GET /kv`.
@@ -458,12 +479,25 @@ mod tests {
 
     #[test]
     fn keys_survive_the_path() {
-        for key in ["delivery:1", "a/b", "ü ?#%", "..", ".", "x y", "%2F", "~-_."] {
+        for key in [
+            "delivery:1",
+            "a/b",
+            "ü ?#%",
+            "...",
+            ".a",
+            "a/../b",
+            "x y",
+            "%2F",
+            "~-_.",
+        ] {
             assert_eq!(decode_key(&encode_key(key)).unwrap(), key);
             assert!(!encode_key(key).contains(['/', ':', '?', '#', ' ']));
         }
         assert_eq!(decode_key("%ff"), Err(ApiRuleError::KeyNotUtf8));
         assert_eq!(decode_key(""), Err(ApiRuleError::EmptyKey));
+        for dots in [".", "..", "%2E", "%2e%2E"] {
+            assert_eq!(decode_key(dots), Err(ApiRuleError::DotKey));
+        }
         assert!(decode_key(&"k".repeat(1_024)).is_ok());
         assert_eq!(decode_key(&"k".repeat(1_025)), Err(ApiRuleError::LongKey(1_025)));
     }

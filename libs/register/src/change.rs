@@ -153,6 +153,21 @@ pub enum Answer {
     NotRenewed,
 }
 
+impl Answer {
+    /// True when it tells the client that its command has changed something: then it must not be made twice.
+    #[must_use]
+    pub fn tells_of_a_change(&self) -> bool {
+        matches!(
+            self,
+            Self::Written { .. }
+                | Self::Swapped { .. }
+                | Self::Locked { .. }
+                | Self::Renewed { .. }
+                | Self::Released(true)
+        )
+    }
+}
+
 /// What a command does to a state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Applied {

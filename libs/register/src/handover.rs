@@ -46,7 +46,7 @@ pub enum HandOverAction {
         /// What.
         request: Request,
     },
-    /// A promise stands in the way of a state that no quorum holds: run [`Operation::settle`](crate::proposer::Operation::settle) on the
+    /// A promise or a fence stands in the way of a state that no quorum holds: run [`Operation::settle`](crate::proposer::Operation::settle) on the
     /// key. The hand-over has ended; the next flush finds the homes ahead.
     Settle,
     /// It has ended: true when the spare has dropped the record.
@@ -171,7 +171,7 @@ impl HandOver {
             Request::Accept {
                 ballot,
                 state,
-                blind: false,
+                blind: true,
                 reserve: None,
                 hint_for: None,
             }
@@ -183,7 +183,7 @@ impl HandOver {
         if self
             .answers
             .iter()
-            .any(|answer| matches!(answer, Some(Reply::Refused { .. })))
+            .any(|answer| matches!(answer, Some(Reply::Refused { .. } | Reply::Fenced { .. })))
         {
             return self.end(HandOverAction::Settle);
         }

@@ -25,8 +25,9 @@ pub enum Request {
         ballot: Ballot,
         /// What to store.
         state: State,
-        /// True for a blind write (put, delete without a read before): refused when the key has seen a higher fence than `state`'s,
-        /// because a blind writer does not know it and must not forget it.
+        /// Refuse it when the record has a higher fence than `state`. True for a blind write (put, delete without a read before), whose
+        /// sender knows no fence, and for a copy of a state under its own ballot, which may be a blind write's. What follows a prepare
+        /// carries the highest fence of its quorum and needs no asking.
         blind: bool,
         /// Ask for this ballot to be promised along with the accept (the coordinator's next change in one round trip).
         reserve: Option<Ballot>,

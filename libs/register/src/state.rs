@@ -134,10 +134,10 @@ impl Lineage {
         }
     }
 
-    /// Whether `request`, if it was made at `ballot`, is part of the state.
+    /// Whether the change made at `ballot` is part of the state.
     #[must_use]
-    pub fn descent(&self, ballot: Ballot, request: RequestId) -> Descent {
-        if self.changes.iter().any(|(_, made)| *made == request) {
+    pub fn descent(&self, ballot: Ballot) -> Descent {
+        if self.changes.iter().any(|(made, _)| *made == ballot) {
             Descent::Part
         } else if self.since < ballot {
             Descent::NotPart

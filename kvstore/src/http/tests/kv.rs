@@ -283,7 +283,7 @@ async fn batches() {
         .iter()
         .map(|result| result["status"].as_u64().unwrap())
         .collect();
-    assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 404, 400]);
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 404, 422]);
     assert_eq!(results[1]["value"]["data"], json!(1));
     assert_eq!((&results[2]["ok"], &results[3]["ok"]), (&json!(false), &json!(true)));
     assert_eq!(bench.data("/kv/a").await, json!(3));
@@ -310,7 +310,7 @@ async fn batches() {
 async fn what_cannot_be_used_is_named() {
     let bench = Bench::new().await;
     let large = format!(r#"{{"value":"{}"}}"#, "x".repeat(1_000));
-    let huge = format!(r#"{{"value":"{}"}}"#, "x".repeat(67_000));
+    let huge = format!(r#"{{"value":"{}"}}"#, "x".repeat(70_000));
     let long_key = format!("/kv/{}", "k".repeat(1_025));
     let cases = [
         ("/kv/a", "", 400, "empty"),
@@ -323,7 +323,8 @@ async fn what_cannot_be_used_is_named() {
         ("/kv/a", large.as_str(), 413, "at most 1000"),
         ("/kv/a", huge.as_str(), 413, "larger"),
         ("/kv/%ff", r#"{"value":1}"#, 400, "UTF-8"),
-        (long_key.as_str(), r#"{"value":1}"#, 400, "1025 bytes"),
+        (long_key.as_str(), r#"{"value":1}"#, 422, "1025 bytes"),
+        ("/kv/%2E%2E", r#"{"value":1}"#, 422, "directories"),
     ];
     for (path, body, status, part) in cases {
         let (found, answer) = bench.put(path, body).await;

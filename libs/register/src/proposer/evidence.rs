@@ -27,6 +27,9 @@ pub(super) struct Evidence {
     pub(super) doubt: Doubt,
     /// The highest floor told.
     pub(super) floor: Ballot,
+    /// The highest fence among all states, the newest or not. A blind write knows no fence: where it reached a node that had missed a
+    /// fenced change, the newest state is its own and the fence is on an older one.
+    fence: u64,
 }
 
 impl Evidence {
@@ -46,11 +49,13 @@ impl Evidence {
             behind: Vec::new(),
             doubt: Doubt::new(),
             floor: Ballot::ZERO,
+            fence: 0,
         };
         let mut homes_heard = 0;
         for (rank, held) in answers {
             homes_heard += usize::from(rank < homes);
             evidence.floor = evidence.floor.max(held.floor);
+            evidence.fence = evidence.fence.max(held.state.as_ref().map_or(0, |state| state.fence));
             if held.floor > newest {
                 evidence.doubt.insert(rank, held.floor);
             }
@@ -70,5 +75,17 @@ impl Evidence {
             evidence.doubt.clear();
         }
         Ok(evidence)
+    }
+
+    /// True when the newest state does not know of a fence that an older one has: it must not be spread as it is.
+    pub(super) fn forgets_a_fence(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.fence < self.fence)
+    }
+
+    /// The newest state with the highest fence: what a change is made of, at a ballot of its own.
+    pub(super) fn with_fence(&self) -> Option<State> {
+        let mut state = self.state.clone()?;
+        state.fence = state.fence.max(self.fence);
+        Some(state)
     }
 }

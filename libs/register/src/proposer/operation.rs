@@ -55,7 +55,7 @@ struct Lost {
 enum Purpose {
     /// The command's own change.
     Change { answer: Answer },
-    /// No change: the state that a refusal or a read rests on is committed before it is told.
+    /// No change of the command's: the state that a refusal or a read rests on is committed before it is told.
     Confirm { answer: Answer },
     /// Settling a lost change: it is part of what is being committed.
     Adopt { lost: Lost },
@@ -108,8 +108,6 @@ pub struct Operation {
     settle: bool,
     /// Read the state before changing it, even for a blind command.
     by_change: bool,
-    /// The highest fence that a blind write met.
-    fence_seen: u64,
     phase: Phase,
     round: Round,
     /// The highest ballot heard of in a refusal.
@@ -148,7 +146,6 @@ impl Operation {
             read_repair,
             settle: false,
             by_change: false,
-            fence_seen: 0,
             phase: Phase::Paused(Next::Begin),
             round: Round::new(UNWATCHED, Request::Read, nodes),
             seen: Ballot::ZERO,
@@ -438,10 +435,15 @@ impl Operation {
         };
         let copies = evidence.holders.len();
         if self.consistency == Consistency::One {
+            // A spare holds nothing of most keys: its word that there is nothing counts only when no home is left to say otherwise.
+            let home_heard = self.round.held().any(|(rank, _)| rank < self.members.homes);
+            if evidence.newest.is_zero() && !home_heard && self.round.waiting() > 0 {
+                return;
+            }
             return self.answered(cx, answer, copies);
         }
-        // What a node dropped, or what has ended, is only settled by a change.
-        if expired || !evidence.doubt.is_empty() {
+        // What a node dropped, what has ended, or a fence that is missing: only settled by a change.
+        if expired || !evidence.doubt.is_empty() || evidence.forgets_a_fence() {
             return self.begin_change(cx);
         }
         if evidence.newest.is_zero() {
@@ -476,7 +478,7 @@ impl Operation {
         let request = Request::Accept {
             ballot,
             state,
-            blind: false,
+            blind: true,
             reserve: None,
             hint_for: None,
         };
@@ -530,14 +532,19 @@ impl Operation {
             return self.begin_change(cx);
         }
         let copies = evidence.holders.len();
-        let agreed = evidence.doubt.is_empty() && copies >= needed;
-        let applied = change::apply(&self.command, evidence.state.as_ref(), ballot, self.request);
-        match applied.next {
-            Some(next) => self.start_accept(cx, ballot, next, Purpose::Change { answer: applied.answer }, false),
-            None if agreed && !self.settle => self.answered(cx, applied.answer, copies),
+        let agreed = evidence.doubt.is_empty() && copies >= needed && !evidence.forgets_a_fence();
+        let state = evidence.with_fence();
+        let change::Applied { next, answer } = change::apply(&self.command, state.as_ref(), ballot, self.request);
+        match next {
+            Some(next) if answer.tells_of_a_change() => {
+                self.start_accept(cx, ballot, next, Purpose::Change { answer }, false);
+            }
+            // A tombstone for what has ended: committing it again is committing it once.
+            Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, false),
+            None if agreed && !self.settle => self.answered(cx, answer, copies),
             None => {
-                let state = evidence.state.unwrap_or_else(|| nothing(ballot));
-                self.start_accept(cx, ballot, state, Purpose::Confirm { answer: applied.answer }, false);
+                let state = state.unwrap_or_else(|| nothing(ballot));
+                self.start_accept(cx, ballot, state, Purpose::Confirm { answer }, false);
             }
         }
     }
@@ -547,7 +554,12 @@ impl Operation {
             return;
         };
         let (ballot, purpose, blind) = (*ballot, purpose.clone(), *blind);
-        let (acks, needed) = (self.round.acks(), self.needed());
+        let acks = self.round.acks();
+        let needed = match purpose {
+            // Only what a majority has passed by is dead for certain.
+            Purpose::Bury { .. } => self.members.quorum(),
+            _ => self.needed(),
+        };
         if acks >= needed {
             return match purpose {
                 Purpose::Change { answer } | Purpose::Confirm { answer } => self.answered(cx, answer, acks),
@@ -568,9 +580,10 @@ impl Operation {
         }
 
         self.seen = self.seen.max(self.round.higher);
-        if blind && self.round.fence_seen > 0 {
-            // Not blindly, then: the change path reads the fence and keeps it.
-            self.command_needs_state();
+        if blind && self.round.fenced {
+            // Not blindly, then: a change reads the fence and keeps it.
+            self.consistency = Consistency::Quorum;
+            self.by_change = true;
         }
         match purpose {
             _ if self.round.as_if_never_sent() && !matches!(purpose, Purpose::Adopt { .. } | Purpose::Bury { .. }) => {
@@ -598,14 +611,12 @@ impl Operation {
             return self.unknown(cx, "a replica may have held the change and handed it over since");
         }
         let newest = evidence.newest;
-        let mut state = evidence.state.unwrap_or_else(|| nothing(ballot));
-        let descent = match state.lineage.descent(lost.ballot, self.request) {
+        let state = evidence.with_fence().unwrap_or_else(|| nothing(ballot));
+        let descent = match state.lineage.descent(lost.ballot) {
             // What was made before ours cannot be made of it.
             Descent::Unknown if newest < lost.ballot => Descent::NotPart,
             descent => descent,
         };
-        // A blind write that met a fence on one node and not on another must not make it forgotten.
-        state.fence = state.fence.max(self.fence_seen);
         let lost = lost.clone();
         match descent {
             // It is in the newest state (maybe with other changes on top): commit that, and it has taken effect.
@@ -634,13 +645,6 @@ impl Operation {
 
     fn has_unasked_spares(&self) -> bool {
         (self.members.homes..self.members.names.len()).any(|rank| self.round.is_unasked(rank))
-    }
-
-    /// A put or delete that met a fence is from now on a change that reads the state first.
-    fn command_needs_state(&mut self) {
-        self.consistency = Consistency::Quorum;
-        self.by_change = true;
-        self.fence_seen = self.fence_seen.max(self.round.fence_seen);
     }
 
     fn answered(&mut self, cx: &mut Context<'_>, answer: Answer, copies: usize) {
@@ -681,11 +685,18 @@ impl Operation {
                 purpose: Purpose::Confirm { .. },
                 ..
             } => false,
-            Phase::Accept { .. } => !self.round.as_if_never_sent(),
+            Phase::Accept {
+                purpose: Purpose::Change { .. },
+                ..
+            } => !self.round.as_if_never_sent(),
+            // Settling a lost change.
+            Phase::Accept { .. } => true,
             Phase::Learn { .. } | Phase::Paused(Next::Learn(_)) => true,
             _ => false,
         };
         let outcome = if maybe_done {
+            let (answered, of, needed) = (self.round.answered(), self.members.names.len(), self.needed());
+            let reason = format!("{answered} of {of} replicas answered, {needed} are needed: {reason}");
             Outcome::Unknown { reason }
         } else {
             self.unavailable(reason)

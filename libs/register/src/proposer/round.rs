@@ -28,8 +28,8 @@ pub(super) struct Round {
     slots: Vec<Slot>,
     /// The highest ballot that a refusal told.
     pub(super) higher: Ballot,
-    /// The highest fence that a blind write met without knowing it; zero when it met none.
-    pub(super) fence_seen: u64,
+    /// A node refused it for having seen a higher fence.
+    pub(super) fenced: bool,
     /// The last failure, for the error message.
     pub(super) trouble: Option<String>,
 }
@@ -41,7 +41,7 @@ impl Round {
             request,
             slots: vec![Slot::Unasked; nodes],
             higher: Ballot::ZERO,
-            fence_seen: 0,
+            fenced: false,
             trouble: None,
         }
     }
@@ -71,8 +71,8 @@ impl Round {
                 self.higher = self.higher.max(higher);
                 Slot::Refused
             }
-            Reply::Fenced { fence } => {
-                self.fence_seen = self.fence_seen.max(fence);
+            Reply::Fenced { .. } => {
+                self.fenced = true;
                 Slot::Refused
             }
             Reply::Failed { reason } => {

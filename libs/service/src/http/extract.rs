@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// A JSON body. Malformed JSON is 400, a wrong shape 422 with the path of the field, too many bytes 413. The content type is not looked
+/// A JSON object as body. Malformed JSON is 400, a wrong shape (an array in the object's place, too) 422 with the path of the field, too many bytes 413. The content type is not looked
 /// at, because existing scripts do not always send one.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -45,6 +45,13 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.is_empty() {
         return Err(ApiError::malformed(
             "the request body is empty; a JSON object is expected",
+        ));
+    }
+    // Structs would also be read from arrays, field by field; nobody means that.
+    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
+    if !is_object && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() {
+        return Err(ApiError::invalid(
+            "the request body is JSON but no object; a JSON object is expected",
         ));
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -115,6 +122,9 @@ mod tests {
             wrong.detail
         );
         assert_eq!(wrong.body()["field"], "origin.lat");
-        assert_eq!(refuse("[1]").status, 422);
+        for no_object in ["[1]", " [{\"lat\":1}]", "null", "\"text\"", "7"] {
+            assert_eq!(refuse(no_object).status, 422, "{no_object}");
+        }
+        assert_eq!(refuse("[1").status, 400);
     }
 }
