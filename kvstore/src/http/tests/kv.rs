@@ -324,7 +324,6 @@ async fn what_cannot_be_used_is_named() {
         ("/kv/a", huge.as_str(), 413, "larger"),
         ("/kv/%ff", r#"{"value":1}"#, 400, "UTF-8"),
         (long_key.as_str(), r#"{"value":1}"#, 422, "1025 bytes"),
-        ("/kv/%2E%2E", r#"{"value":1}"#, 422, "directories"),
     ];
     for (path, body, status, part) in cases {
         let (found, answer) = bench.put(path, body).await;
@@ -346,6 +345,9 @@ async fn what_cannot_be_used_is_named() {
             .0,
         422
     );
+    // Not in a path: the client's URL parser would take it for a directory, which is why it is no key.
+    let (status, answer) = bench.post("/kv/cas", r#"{"key":"..","old":null,"new":1}"#).await;
+    assert_eq!(status, 422, "{answer}");
     assert_eq!(
         bench.post("/kv/cas", r#"{"key":"a","version":"v1","new":1}"#).await.0,
         422
