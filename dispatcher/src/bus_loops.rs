@@ -126,7 +126,11 @@ pub(crate) async fn publish_status(
         };
         let body = serde_json::to_vec(&message).expect("a message of strings is always JSON");
         match bus.publish(&topic, Bytes::from(body)).await {
-            Ok(()) => failing = false,
+            Ok(()) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("status messages are published again");
+                }
+            }
             Err(error) => {
                 metrics.unpublished.inc();
                 if !std::mem::replace(&mut failing, true) {

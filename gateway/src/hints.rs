@@ -4,6 +4,7 @@
 //! retries or fails an order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::{Bus, Topic};
@@ -15,7 +16,7 @@ use service::metrics::Metrics;
 use service::metrics::prometheus_client::metrics::counter::Counter;
 use service::{Heartbeat, Shutdown};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// Hints waiting at most; further ones are dropped.
 const QUEUE_MAX: usize = 1_024;
@@ -23,8 +24,6 @@ const QUEUE_MAX: usize = 1_024;
 const CONCURRENCY: usize = 16;
 /// Longest wait for one hint's confirmation.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// While the broker is away, this often a line of the log says so.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Where handlers leave hints.
 #[derive(Debug, Clone)]
@@ -65,23 +64,27 @@ pub(crate) async fn run(
     // A broker that is away shows on the health line, and does not make the gateway unready: orders are accepted all
     // the same.
     beat.ok();
-    let complained = std::sync::Mutex::new(None::<Instant>);
+    // One line of the log when it goes away, and one when it is back.
+    let failing = AtomicBool::new(false);
     poll_fn(|cx| hints.poll_recv(cx))
         .take_until(async move { shutdown.stopped().await })
         .for_each_concurrent(CONCURRENCY, |hint| {
-            let (bus, topic, dropped, beat, complained) = (&bus, &topic, &sender.dropped, &beat, &complained);
+            let (bus, topic, dropped, beat, failing) = (&bus, &topic, &sender.dropped, &beat, &failing);
             async move {
                 let body = serde_json::to_vec(&hint).expect("a struct of strings and finite numbers is always JSON");
                 let failure = match timeout(PUBLISH_TIMEOUT, bus.publish(topic, Bytes::from(body))).await {
-                    Ok(Ok(())) => return beat.ok(),
+                    Ok(Ok(())) => {
+                        if failing.swap(false, Ordering::Relaxed) {
+                            tracing::info!("order hints reach the broker again");
+                        }
+                        return beat.ok();
+                    }
                     Ok(Err(error)) => error.to_string(),
                     Err(_) => format!("no confirmation within {} s", PUBLISH_TIMEOUT.as_secs()),
                 };
                 dropped.inc();
                 beat.failed(&failure);
-                let mut last = complained.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if last.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                    *last = Some(Instant::now());
+                if !failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         error = failure,
                         "order hints do not reach the broker; the dispatcher's sweep finds the orders"
