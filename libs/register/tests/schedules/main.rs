@@ -6,10 +6,12 @@
 //! its seed.
 
 mod history;
+mod mix;
 mod world;
 
 use history::{Entry, NEVER, Op, fences_hold, linearizable, lock_fences_grow, one_holder};
-use world::{Mix, SHORT_TTL_MS, Setup, World};
+use mix::{Mix, SHORT_TTL_MS};
+use world::{Setup, World};
 
 /// Kinds and seeds of worlds that once failed, each with what was wrong.
 const REGRESSIONS: [(Setup, u64); 2] = [

@@ -7,37 +7,19 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use register::acceptor::{Change, decide};
-use register::change::{Answer, Command, Expect};
+use register::change::Answer;
 use register::handover::{HandOver, HandOverAction, HandOverEvent};
-use register::proposer::{Action, Consistency, Coordinator, Event, Limits, Members, Operation, Outcome};
+use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
 use register::{Ballot, Record, Reply, Request, RequestId};
 
 use crate::history::{Entry, NEVER, Op, Value};
+use crate::mix::{Mix, fence_of};
 
 const COORDINATORS: usize = 3;
 const END_MS: u64 = 60_000;
 const EPOCH_MS: u64 = 1_700_000_000_000;
-/// No lock of the mix `Locks` ends by itself.
-const LONG_TTL_MS: u64 = 3_600_000;
-/// Locks of the mix `EndingLocks` do.
-pub(crate) const SHORT_TTL_MS: u64 = 3_000;
 /// Rounds of settling and flushing after which everything must be at home.
 const CALM_ROUNDS: u32 = 3;
-
-/// What the clients do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mix {
-    /// Get, put, delete, CAS.
-    Plain,
-    /// Put and CAS, many with a fence.
-    Fences,
-    /// Acquire, renew and release locks that do not end by themselves.
-    Locks,
-    /// Acquire locks that end by themselves.
-    EndingLocks,
-    /// Get, put and delete, each with or without a quorum.
-    One,
-}
 
 /// What kind of world it is.
 #[derive(Debug, Clone, Copy)]
@@ -470,17 +452,7 @@ impl World {
         let id = self.id();
         let fresh = u32::try_from(id).expect("few ids in one run");
         let seen = self.clients[client].seen;
-        let (op, command, consistency) = match self.setup.mix {
-            Mix::Plain => self.plain(fresh, seen),
-            Mix::One => self.one(fresh),
-            Mix::Fences => self.fenced(fresh, seen),
-            Mix::Locks => self.lock(fresh, seen),
-            Mix::EndingLocks => (
-                Op::Acquire(fresh, None),
-                acquire(fresh, SHORT_TTL_MS),
-                Consistency::Quorum,
-            ),
-        };
+        let (op, command, consistency) = self.setup.mix.choose(&mut self.rng, self.now, fresh, seen);
         let entry = self.history.len();
         self.history.push(Entry {
             called: self.now,
@@ -494,60 +466,6 @@ impl World {
         let repair = self.rng.random_bool(0.5);
         let operation = Operation::new(command, RequestId(id), consistency, members, repair);
         self.start(operation, coordinator, Some((client, entry)));
-    }
-
-    fn plain(&mut self, fresh: u32, seen: Value) -> (Op, Command, Consistency) {
-        let (op, command) = match self.rng.random_range(0..100) {
-            0..35 => (Op::Read(None), Command::Get),
-            35..45 => (Op::Write(None), DELETE),
-            45..60 => (Op::Write(Some(fresh)), put(fresh, None)),
-            _ => (Op::Cas(seen, Some(fresh), None), cas(seen, fresh, None)),
-        };
-        (op, command, Consistency::Quorum)
-    }
-
-    fn one(&mut self, fresh: u32) -> (Op, Command, Consistency) {
-        let (op, command) = match self.rng.random_range(0..100) {
-            0..40 => (Op::Read(None), Command::Get),
-            40..50 => (Op::Write(None), DELETE),
-            _ => (Op::Write(Some(fresh)), put(fresh, None)),
-        };
-        let one = self.rng.random_bool(0.7);
-        (op, command, if one { Consistency::One } else { Consistency::Quorum })
-    }
-
-    fn fenced(&mut self, fresh: u32, seen: Value) -> (Op, Command, Consistency) {
-        let fence = self
-            .rng
-            .random_bool(0.7)
-            .then(|| 1 + self.now / 2_000 + self.rng.random_range(0..3));
-        let (op, command) = match self.rng.random_range(0..100) {
-            0..25 => (Op::Read(None), Command::Get),
-            25..65 => (Op::Write(Some(fresh)), put(fresh, fence)),
-            _ => (Op::Cas(seen, Some(fresh), None), cas(seen, fresh, fence)),
-        };
-        (op, command, Consistency::Quorum)
-    }
-
-    fn lock(&mut self, fresh: u32, seen: Value) -> (Op, Command, Consistency) {
-        let token = |token: u32| Arc::from(token.to_string());
-        let (op, command) = match (self.rng.random_range(0..100), seen) {
-            (0..25, Some(mine)) => (
-                Op::Release(mine, None),
-                Command::Release {
-                    token: Some(token(mine)),
-                },
-            ),
-            (25..45, Some(mine)) => {
-                let renew = Command::Renew {
-                    token: token(mine),
-                    ttl_ms: LONG_TTL_MS,
-                };
-                (Op::Renew(mine, None), renew)
-            }
-            _ => (Op::Acquire(fresh, None), acquire(fresh, LONG_TTL_MS)),
-        };
-        (op, command, Consistency::Quorum)
     }
 
     fn flush(&mut self) {
@@ -641,41 +559,5 @@ impl World {
         }
         let after = self.rng.random_range(300..4_000);
         self.at(after, What::Fault);
-    }
-}
-
-const DELETE: Command = Command::Delete {
-    version: None,
-    fence: None,
-};
-
-fn put(value: u32, fence: Option<u64>) -> Command {
-    Command::Put {
-        value: Arc::from(value.to_string()),
-        ttl_ms: None,
-        fence,
-    }
-}
-
-fn cas(old: Value, new: u32, fence: Option<u64>) -> Command {
-    Command::Cas {
-        expect: Expect::Value(old.map_or(serde_json::Value::Null, Into::into)),
-        new: Arc::from(new.to_string()),
-        fence,
-    }
-}
-
-fn acquire(token: u32, ttl_ms: u64) -> Command {
-    Command::Acquire {
-        token: Arc::from(token.to_string()),
-        owner: None,
-        ttl_ms,
-    }
-}
-
-fn fence_of(command: &Command) -> Option<u64> {
-    match command {
-        Command::Put { fence, .. } | Command::Cas { fence, .. } => *fence,
-        _ => None,
     }
 }
