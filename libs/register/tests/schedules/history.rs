@@ -19,6 +19,8 @@ pub(crate) enum Op {
     Release(u32, Option<bool>),
     /// The token, and whether it held the lock.
     Renew(u32, Option<bool>),
+    /// This value ends by itself: nobody's operation, at any time from `called` on, or never if it is overwritten before.
+    End(u32),
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ fn after(op: &Op, value: Value) -> Option<Value> {
         Op::Release(token, None) => (value == Some(token)).then_some(None),
         Op::Release(token, Some(true)) => (value.is_none() || value == Some(token)).then_some(None),
         Op::Release(token, Some(false)) => (value.is_some() && value != Some(token)).then_some(value),
+        Op::End(ending) => (value == Some(ending)).then_some(None),
         Op::Renew(_, None) => None,
         Op::Renew(token, Some(held)) => ((value == Some(token)) == held).then_some(value),
     }

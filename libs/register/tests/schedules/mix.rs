@@ -11,13 +11,15 @@ use crate::history::{Op, Value};
 
 /// No lock of the mix `Locks` ends by itself.
 const LONG_TTL_MS: u64 = 3_600_000;
-/// Locks of the mix `EndingLocks` do.
+/// Locks and values of the mixes `EndingLocks` and `EndingValues` do.
 pub(crate) const SHORT_TTL_MS: u64 = 3_000;
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mix {
     /// Get, put, delete, CAS.
     Plain,
+    /// The same, and many values end by themselves.
+    EndingValues,
     /// Put and CAS, many with a fence.
     Fences,
     /// Acquire, renew and release locks that do not end by themselves.
@@ -35,6 +37,7 @@ impl Mix {
     pub(crate) fn choose(self, rng: &mut StdRng, now: u64, fresh: u32, seen: Value) -> Chosen {
         match self {
             Self::Plain => plain(rng, fresh, seen),
+            Self::EndingValues => ending(rng, fresh, seen),
             Self::One => one(rng, fresh),
             Self::Fences => fenced(rng, now, fresh, seen),
             Self::Locks => lock(rng, fresh, seen),
@@ -55,6 +58,14 @@ fn plain(rng: &mut StdRng, fresh: u32, seen: Value) -> Chosen {
         _ => (Op::Cas(seen, Some(fresh), None), cas(seen, fresh, None)),
     };
     (op, command, Consistency::Quorum)
+}
+
+fn ending(rng: &mut StdRng, fresh: u32, seen: Value) -> Chosen {
+    let mut chosen = plain(rng, fresh, seen);
+    if let (_, Command::Put { ttl_ms, .. }, _) = &mut chosen {
+        *ttl_ms = Some(SHORT_TTL_MS);
+    }
+    chosen
 }
 
 fn one(rng: &mut StdRng, fresh: u32) -> Chosen {
@@ -124,6 +135,14 @@ fn acquire(token: u32, ttl_ms: u64) -> Command {
         token: Arc::from(token.to_string()),
         owner: None,
         ttl_ms,
+    }
+}
+
+/// How long the value that a command writes lasts.
+pub(crate) fn ttl_of(command: &Command) -> Option<u64> {
+    match command {
+        Command::Put { ttl_ms, .. } => *ttl_ms,
+        _ => None,
     }
 }
 

@@ -13,11 +13,13 @@ use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation,
 use register::{Ballot, Record, Reply, Request, RequestId};
 
 use crate::history::{Entry, NEVER, Op, Value};
-use crate::mix::{Mix, fence_of};
+use crate::mix::{Mix, fence_of, ttl_of};
 
 const COORDINATORS: usize = 3;
 const END_MS: u64 = 60_000;
 const EPOCH_MS: u64 = 1_700_000_000_000;
+/// Two coordinators may be twice the skew bound (500 ms) apart.
+pub(crate) const CLOCKS_APART_MS: u64 = 1_000;
 /// Rounds of settling and flushing after which everything must be at home.
 const CALM_ROUNDS: u32 = 3;
 
@@ -427,7 +429,7 @@ impl World {
                     Op::Read(seen) | Op::Write(seen) => self.clients[client].seen = *seen,
                     Op::Cas(_, new, Some(true)) => self.clients[client].seen = *new,
                     Op::Acquire(token, Some(true)) => self.clients[client].seen = Some(*token),
-                    Op::Cas(..) | Op::Acquire(..) | Op::Release(..) | Op::Renew(..) => {}
+                    Op::Cas(..) | Op::Acquire(..) | Op::Release(..) | Op::Renew(..) | Op::End(_) => {}
                 }
             }
             // Nothing was written (or read): a promise that the checker holds it to.
@@ -461,6 +463,15 @@ impl World {
             refused_below: None,
             op,
         });
+        if let Some(ttl_ms) = ttl_of(&command) {
+            self.history.push(Entry {
+                called: self.now + ttl_ms - CLOCKS_APART_MS,
+                returned: NEVER,
+                fence: None,
+                refused_below: None,
+                op: Op::End(fresh),
+            });
+        }
         let coordinator = self.rng.random_range(0..COORDINATORS);
         let members = self.members();
         let repair = self.rng.random_bool(0.5);
