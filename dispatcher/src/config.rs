@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use domain::drone::FEAS_MISS_SET_MAX;
 use domain::energy::EnergyModel;
 use domain::keys;
@@ -21,28 +22,23 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// Where the KV is: the URL of kvfront
-    #[arg(long, env = "KV_URL", default_value = "http://127.0.0.1:9000", value_name = "URL")]
+    #[arg(long, env = "KV_URL", default_value = kv_client::DEFAULT_URL, value_name = "URL")]
     pub kv_url: String,
 
     /// Where RabbitMQ is, an amqp:// URL
-    #[arg(
-        long,
-        env = "RABBIT_URL",
-        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
-        value_name = "URL"
-    )]
+    #[arg(long, env = "RABBIT_URL", default_value = bus::DEFAULT_URL, value_name = "URL")]
     pub rabbit_url: String,
 
     /// Queue on which gateways announce orders
-    #[arg(long, env = "DELIVERY_REQ_QUEUE", default_value = keys::DELIVERY_REQ_QUEUE, value_name = "NAME")]
+    #[arg(long, env = "DELIVERY_REQ_QUEUE", default_value = keys::DELIVERY_REQ_QUEUE, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub delivery_req_queue: String,
 
     /// Queue on which the fleet reports its movements
-    #[arg(long, env = "DRONE_UPDATES_QUEUE", default_value = keys::DRONE_UPDATES_QUEUE, value_name = "NAME")]
+    #[arg(long, env = "DRONE_UPDATES_QUEUE", default_value = keys::DRONE_UPDATES_QUEUE, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub drone_updates_queue: String,
 
     /// Broadcast on which gateways learn what became of orders
-    #[arg(long, env = "DELIVERY_STATUS_QUEUE", default_value = keys::DELIVERY_STATUS_QUEUE, value_name = "NAME")]
+    #[arg(long, env = "DELIVERY_STATUS_QUEUE", default_value = keys::DELIVERY_STATUS_QUEUE, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub delivery_status_queue: String,
 
     /// How drones are chosen for orders
@@ -176,7 +172,13 @@ impl Program for Config {
         }
         // The set that is counted must be able to hold that many.
         debug_assert!(self.early_charge_threshold as usize <= FEAS_MISS_SET_MAX);
-        Ok(())
+        kv_client::check_url(&self.kv_url).map_err(|error| {
+            SettingError::new(
+                "KV_URL (--kv-url)",
+                format!("{:?} ({error})", self.kv_url),
+                "http://host:port",
+            )
+        })
     }
 }
 

@@ -26,6 +26,7 @@ mod testing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 use bus::Bus;
@@ -45,6 +46,17 @@ use crate::engine::{Engine, Parts};
 use crate::hints::Inbox;
 use crate::limits::{BEAT_EVERY, BODY_MAX_BYTES, OUTBOX_MAX, ROUND_GAP, ROUND_MAX_SILENCE};
 use crate::metrics::DispatchMetrics;
+
+/// Runs a dispatcher as a program of its own does: over the RabbitMQ that its settings name.
+///
+/// # Errors
+/// When the settings cannot be used.
+pub async fn run_with_rabbit(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    let url = config.rabbit_url.clone();
+    bus::with_rabbit(&url, |bus| run(config, listener, bus, shutdown))
+        .await
+        .context("RABBIT_URL (--rabbit-url)")?
+}
 
 /// Runs a dispatcher until `shutdown`: serves `/health`, `/ready` and `/metrics` on `listener`, and dispatches. It keeps no
 /// state of its own, so it may be killed and started again anywhere, and several may run.

@@ -2,13 +2,6 @@
 
 use std::process::ExitCode;
 
-use bus::Rabbit;
-use dispatcher::Config;
-use service::program;
-
 fn main() -> ExitCode {
-    program::serve(|config: Config, listener, shutdown| async move {
-        let bus = Rabbit::connect(&config.rabbit_url, shutdown.token())?;
-        dispatcher::run(config, listener, bus, shutdown).await
-    })
+    service::program::serve::<dispatcher::Config, _, _>(dispatcher::run_with_rabbit)
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
 use domain::keys;
 use service::program::Program;
@@ -37,20 +38,15 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// kvfront's address, http://host:port; several are separated by commas
-    #[arg(long, env = "KV_URL", default_value = "http://127.0.0.1:9000", value_name = "URL")]
+    #[arg(long, env = "KV_URL", default_value = kv_client::DEFAULT_URL, value_name = "URL")]
     pub kv_url: String,
 
     /// RabbitMQ's address, amqp://user:password@host:port/vhost
-    #[arg(
-        long,
-        env = "RABBIT_URL",
-        default_value = "amqp://guest:guest@127.0.0.1:5672/%2f",
-        value_name = "URL"
-    )]
+    #[arg(long, env = "RABBIT_URL", default_value = bus::DEFAULT_URL, value_name = "URL")]
     pub rabbit_url: String,
 
     /// Queue on which the dispatcher learns where drones are
-    #[arg(long, env = "DRONE_UPDATES_QUEUE", default_value = keys::DRONE_UPDATES_QUEUE, value_name = "NAME")]
+    #[arg(long, env = "DRONE_UPDATES_QUEUE", default_value = keys::DRONE_UPDATES_QUEUE, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub drone_updates_queue: String,
 
     /// Drones of the fleet, drone-1 to drone-N, at most 5000; records of further drones are kept and simulated too
@@ -73,8 +69,8 @@ pub struct Config {
     #[arg(long, env = "SPEED_BASE_KMH", default_value = "120", value_parser = positive, value_name = "KMH")]
     pub speed_base_kmh: f64,
 
-    /// Seconds of flight per second of clock (MOTION=cruise); with 25 an order across the city takes 10 to 40 s
-    #[arg(long, env = "TIME_SCALE", default_value = "25", value_parser = positive, value_name = "FACTOR")]
+    /// Seconds of flight per second of clock (MOTION=cruise); with 28 an order across the city takes 10 to 40 s
+    #[arg(long, env = "TIME_SCALE", default_value = "28", value_parser = positive, value_name = "FACTOR")]
     pub time_scale: f64,
 
     /// How drones move
@@ -148,19 +144,13 @@ impl Program for Config {
     }
 
     fn validate(&self) -> Result<(), SettingError> {
-        if self.drone_updates_queue.is_empty() {
-            let name = "DRONE_UPDATES_QUEUE (--drone-updates-queue)";
-            return Err(SettingError::new(name, "nothing", "the name of a queue"));
-        }
-        kv_client::Kv::new(&self.kv_url, kv_client::Options::default())
-            .map(drop)
-            .map_err(|error| {
-                SettingError::new(
-                    "KV_URL (--kv-url)",
-                    format!("{:?} ({error})", self.kv_url),
-                    "http://host:port",
-                )
-            })
+        kv_client::check_url(&self.kv_url).map_err(|error| {
+            SettingError::new(
+                "KV_URL (--kv-url)",
+                format!("{:?} ({error})", self.kv_url),
+                "http://host:port",
+            )
+        })
     }
 }
 
@@ -181,8 +171,8 @@ mod tests {
             panic!("cruise")
         };
         assert!(
-            (base_km_per_sec - 0.833).abs() < 0.001,
-            "120 km/h, 25 times as fast: {base_km_per_sec}"
+            (base_km_per_sec - 0.9333).abs() < 0.001,
+            "120 km/h, 28 times as fast: {base_km_per_sec}"
         );
     }
 

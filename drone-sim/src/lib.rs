@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
-use bus::{Bus, Rabbit, Topic};
+use bus::{Bus, Topic};
 use kv_client::{Kv, KvError, Options};
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -60,8 +60,10 @@ const BODY_LIMIT_BYTES: usize = 1_024;
 /// # Errors
 /// When the settings cannot be used.
 pub async fn run_with_rabbit(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    let bus = Rabbit::connect(&config.rabbit_url, shutdown.token()).context("RABBIT_URL (--rabbit-url)")?;
-    run(config, listener, bus, shutdown).await
+    let url = config.rabbit_url.clone();
+    bus::with_rabbit(&url, |bus| run(config, listener, bus, shutdown))
+        .await
+        .context("RABBIT_URL (--rabbit-url)")?
 }
 
 /// Runs the fleet until `shutdown`. That KV or bus are away is no error.

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use domain::keys;
 use domain::zones::{DEFAULT_GRID_COLS, DEFAULT_GRID_ROWS, MAX_GRID_SIDE};
 use service::program::Program;
@@ -20,16 +21,11 @@ pub struct Config {
     pub listen: SocketAddr,
 
     /// kvfront's address, http://host:port; several are separated by commas
-    #[arg(long, env = "KV_URL", default_value = "http://127.0.0.1:9000", value_name = "URL")]
+    #[arg(long, env = "KV_URL", default_value = kv_client::DEFAULT_URL, value_name = "URL")]
     pub kv_url: String,
 
     /// RabbitMQ's address, amqp://user:password@host:port/vhost
-    #[arg(
-        long,
-        env = "RABBIT_URL",
-        default_value = "amqp://guest:guest@rabbitmq:5672/%2f",
-        value_name = "URL"
-    )]
+    #[arg(long, env = "RABBIT_URL", default_value = bus::DEFAULT_URL, value_name = "URL")]
     pub rabbit_url: String,
 
     /// Rows of the zone grid, 1 to 32; counts only until the grid is stored in the KV
@@ -41,11 +37,11 @@ pub struct Config {
     pub grid_cols: u32,
 
     /// Queue that announces accepted orders to the dispatcher
-    #[arg(long, env = "DELIVERY_REQ_QUEUE", default_value = keys::DELIVERY_REQ_QUEUE, value_name = "NAME")]
+    #[arg(long, env = "DELIVERY_REQ_QUEUE", default_value = keys::DELIVERY_REQ_QUEUE, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub delivery_req_queue: String,
 
     /// Name under which the dispatcher announces changes of deliveries to every gateway
-    #[arg(long, env = "DELIVERY_STATUS_QUEUE", default_value = keys::DELIVERY_STATUS_QUEUE, value_name = "NAME")]
+    #[arg(long, env = "DELIVERY_STATUS_QUEUE", default_value = keys::DELIVERY_STATUS_QUEUE, value_parser = NonEmptyStringValueParser::new(), value_name = "NAME")]
     pub delivery_status_queue: String,
 
     /// Settings every program has.
@@ -72,26 +68,13 @@ impl Program for Config {
     }
 
     fn validate(&self) -> Result<(), SettingError> {
-        for (name, value) in [
-            ("DELIVERY_REQ_QUEUE (--delivery-req-queue)", &self.delivery_req_queue),
-            (
-                "DELIVERY_STATUS_QUEUE (--delivery-status-queue)",
-                &self.delivery_status_queue,
-            ),
-        ] {
-            if value.is_empty() {
-                return Err(SettingError::new(name, "nothing", "the name of a queue"));
-            }
-        }
-        kv_client::Kv::new(&self.kv_url, kv_client::Options::default())
-            .map(drop)
-            .map_err(|error| {
-                SettingError::new(
-                    "KV_URL (--kv-url)",
-                    format!("{:?} ({error})", self.kv_url),
-                    "http://host:port",
-                )
-            })
+        kv_client::check_url(&self.kv_url).map_err(|error| {
+            SettingError::new(
+                "KV_URL (--kv-url)",
+                format!("{:?} ({error})", self.kv_url),
+                "http://host:port",
+            )
+        })
     }
 }
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Bus, Rabbit, Topic};
+use bus::{Bus, Topic};
 use kv_client::{Kv, Options};
 use service::http::{Limits, serve_router, with_common_routes};
 use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, OrderCounters, system_clock};
 use crate::config::Config;
@@ -33,23 +32,16 @@ const KV_MAX_SILENCE: Duration = Duration::from_secs(5);
 const INDEX_MAX_SILENCE: Duration = Duration::from_secs(60);
 /// For loops whose failures do not keep the gateway from its work; they show in `/ready` all the same.
 const NEVER: Duration = Duration::MAX;
-/// Longest wait for RabbitMQ's connection to close.
-const BUS_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Serves until `shutdown`, with RabbitMQ (`config.rabbit_url`) as the bus.
 ///
 /// # Errors
 /// When a setting cannot be used. That KV or broker are away is no error.
 pub async fn run_with_rabbit(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    // Its own token: the bus ends after the last hint, not with the signal.
-    let end = CancellationToken::new();
-    let rabbit = Rabbit::connect(&config.rabbit_url, end.clone()).context("RABBIT_URL (--rabbit-url)")?;
-    let result = run(config, listener, Arc::<Rabbit>::clone(&rabbit), shutdown).await;
-    end.cancel();
-    if tokio::time::timeout(BUS_CLOSE_TIMEOUT, rabbit.closed()).await.is_err() {
-        tracing::debug!("the connection to RabbitMQ did not close in time");
-    }
-    result
+    let url = config.rabbit_url.clone();
+    bus::with_rabbit(&url, |bus| run(config, listener, bus, shutdown))
+        .await
+        .context("RABBIT_URL (--rabbit-url)")?
 }
 
 /// Serves until `shutdown`; then answers what is under way, writes what waits for the index, and returns.

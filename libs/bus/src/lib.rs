@@ -14,7 +14,7 @@
 //! - A dead-letter queue keeps the newest [`limits::DEAD_QUEUE_MAX`]. Looking at a dead letter without answering never loses it.
 
 pub use in_process::InProcess;
-pub use rabbit::{ConfigError, Rabbit};
+pub use rabbit::{ConfigError, DEFAULT_URL, Rabbit, with_rabbit};
 
 use std::fmt;
 

@@ -70,6 +70,9 @@ pub const DECLARE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// At shutdown, how long deliveries in hand may still be answered and publishes still be confirmed.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the end of a program waits for its connection to be closed properly.
+pub const CLOSED_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Closing the connection politely; after that it is cut.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

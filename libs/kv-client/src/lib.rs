@@ -22,9 +22,20 @@ pub mod testing;
 mod tests;
 mod transport;
 
+/// Where programs look for kvfront when nothing is said.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:9000";
+
 pub use batch::OpResult;
 pub use client::{BadItem, Kv, Page, Put, PutOptions, Swap, Versioned};
 pub use error::KvError;
 pub use kv_api::{BatchOp, RawValue, Version};
 pub use lock::{Acquired, Held, LockGuard};
 pub use options::Options;
+
+/// Checks a `KV_URL` without connecting.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(url: &str) -> Result<(), KvError> {
+    Kv::new(url, Options::default()).map(drop)
+}

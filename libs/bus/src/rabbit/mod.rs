@@ -31,6 +31,28 @@ use crate::{Bus, PublishError, Subscription, Topic};
 use link::Link;
 use outage::{Outage, Say};
 
+/// Where programs look for RabbitMQ when nothing is said: a broker on the same machine, as Debian's package sets it up.
+pub const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
+
+/// Runs `work` with a bus over the broker at `url`, then closes the connection properly. The bus outlives a stop signal, so that what
+/// `work` still has to say on its way out is said.
+///
+/// # Errors
+/// A URL that cannot be used; `work` has not run then.
+pub async fn with_rabbit<T, Fut>(url: &str, work: impl FnOnce(Arc<dyn Bus>) -> Fut) -> Result<T, ConfigError>
+where
+    Fut: Future<Output = T>,
+{
+    let end = CancellationToken::new();
+    let rabbit = Rabbit::connect(url, end.clone())?;
+    let result = work(Arc::<Rabbit>::clone(&rabbit)).await;
+    end.cancel();
+    if timeout(limits::CLOSED_TIMEOUT, rabbit.closed()).await.is_err() {
+        debug!("the connection to RabbitMQ did not close in time");
+    }
+    Ok(result)
+}
+
 /// A bus over RabbitMQ 3.10 or later. Reconnects by itself for as long as it lives.
 ///
 /// Ends when the `shutdown` token it was given is cancelled, or when dropped: it stops consuming, gives deliveries in hand and
