@@ -46,7 +46,7 @@ pub enum HandOverAction {
         /// What.
         request: Request,
     },
-    /// A promise or a fence stands in the way of a state that no quorum holds: run [`Operation::settle`](crate::proposer::Operation::settle) on the
+    /// A promise or a fence stands in the way of a state that no quorum holds, or a home does not know the record's fence: run [`Operation::settle`](crate::proposer::Operation::settle) on the
     /// key. The hand-over has ended; the next flush finds the homes ahead.
     Settle,
     /// It has ended: true when the spare has dropped the record.
@@ -147,6 +147,7 @@ impl HandOver {
 
     fn judge_homes(&mut self) -> Vec<HandOverAction> {
         let (mut lagging, mut exact) = (Vec::new(), 1); // the spare itself holds it
+        let mut fence_missing = false;
         for (rank, answer) in self.answers.iter().enumerate() {
             let Some(Reply::Holds(held)) = answer else {
                 return self.end(HandOverAction::Done(false));
@@ -155,6 +156,12 @@ impl HandOver {
                 lagging.push(rank);
             }
             exact += usize::from(held.accepted == self.ballot);
+            // Newer, but a blind write's that knows nothing of our fence: with our copy, a quorum may lose sight of it.
+            let fence = held.state.as_ref().map_or(0, |state| state.fence);
+            fence_missing |= held.accepted > self.ballot && fence < self.state.fence;
+        }
+        if fence_missing {
+            return self.end(HandOverAction::Settle);
         }
         if lagging.is_empty() {
             self.phase = Phase::Forgetting;
@@ -297,6 +304,26 @@ mod tests {
         let mut nodes: [Node; 3] = Default::default();
         ask(&mut nodes[0], &Request::Prepare { ballot: ballot(9) });
         ask(&mut nodes[2], &accept(5));
+        assert_eq!(run(&mut nodes, None), HandOverAction::Settle);
+        assert!(nodes[2].0.is_some());
+    }
+
+    #[test]
+    fn a_fence_is_not_forgotten_before_every_home_knows_it() {
+        let mut nodes: [Node; 3] = Default::default();
+        let mut fenced = state(5);
+        fenced.fence = 3;
+        let accept_fenced = Request::Accept {
+            ballot: ballot(5),
+            state: fenced,
+            blind: false,
+            reserve: None,
+            hint_for: None,
+        };
+        ask(&mut nodes[0], &accept_fenced);
+        ask(&mut nodes[2], &accept_fenced);
+        // It missed the fenced change, and took a blind write that the others refuse.
+        ask(&mut nodes[1], &accept(7));
         assert_eq!(run(&mut nodes, None), HandOverAction::Settle);
         assert!(nodes[2].0.is_some());
     }
