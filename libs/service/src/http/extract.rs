@@ -48,11 +48,11 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         ));
     }
     // Structs would also be read from arrays, field by field; nobody means that.
-    let is_object = bytes.trim_ascii_start().first() == Some(&b'{');
-    if !is_object && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() {
-        return Err(ApiError::invalid(
-            "the request body is JSON but no object; a JSON object is expected",
-        ));
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+            Ok(_) => ApiError::invalid("the request body is JSON but no object; a JSON object is expected"),
+            Err(error) => not_json(&error),
+        });
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -61,13 +61,15 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         match inner.classify() {
             serde_json::error::Category::Data if path == "." => ApiError::invalid(inner.to_string()),
             serde_json::error::Category::Data => ApiError::invalid(format!("{path}: {inner}")).with("field", path),
-            _ => ApiError::malformed(format!("the request body is not valid JSON: {inner}")),
+            _ => not_json(&inner),
         }
     })?;
-    reader
-        .end()
-        .map_err(|error| ApiError::malformed(format!("the request body is not valid JSON: {error}")))?;
+    reader.end().map_err(|error| not_json(&error))?;
     Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> ApiError {
+    ApiError::malformed(format!("the request body is not valid JSON: {error}"))
 }
 
 /// Query parameters; a wrong one is 422 and named.
