@@ -147,7 +147,7 @@ impl HandOver {
 
     fn judge_homes(&mut self) -> Vec<HandOverAction> {
         let (mut lagging, mut exact) = (Vec::new(), 1); // the spare itself holds it
-        let mut fence_missing = false;
+        let (mut fence_known, mut fence_missing) = (false, false);
         for (rank, answer) in self.answers.iter().enumerate() {
             let Some(Reply::Holds(held)) = answer else {
                 return self.end(HandOverAction::Done(false));
@@ -156,11 +156,14 @@ impl HandOver {
                 lagging.push(rank);
             }
             exact += usize::from(held.accepted == self.ballot);
-            // Newer, but a blind write's that knows nothing of our fence: with our copy, a quorum may lose sight of it.
-            let fence = held.state.as_ref().map_or(0, |state| state.fence);
-            fence_missing |= held.accepted > self.ballot && fence < self.state.fence;
+            // A newer state without our fence is a blind write's, or made of one.
+            let knows_fence = held.state.as_ref().is_some_and(|state| state.fence >= self.state.fence);
+            fence_known |= held.accepted >= self.ballot && knows_fence;
+            fence_missing |= held.accepted > self.ballot && !knows_fence;
         }
-        if fence_missing {
+        // Without our copy, a quorum could lose sight of the fence. (When no home knows it, the record was never chosen: a quorum has a
+        // home in it, which would have kept the fence. Then there is nothing to lose.)
+        if fence_known && fence_missing {
             return self.end(HandOverAction::Settle);
         }
         if lagging.is_empty() {
@@ -326,6 +329,12 @@ mod tests {
         ask(&mut nodes[1], &accept(7));
         assert_eq!(run(&mut nodes, None), HandOverAction::Settle);
         assert!(nodes[2].0.is_some());
+        nodes[0] = nodes[1].clone();
+        assert_eq!(
+            run(&mut nodes, None),
+            HandOverAction::Done(true),
+            "no home knows it: never chosen"
+        );
     }
 
     #[test]
