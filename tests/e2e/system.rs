@@ -6,19 +6,19 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::process::{Process, wait_until};
 
-/// One whole system at a time: two cores do not carry two of them and keep any promise about time.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// Whole systems at a time: they mostly wait for drones to fly, but two cores do not carry more of them and keep promises about time.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// How long a system may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Waits for this test's turn to run a whole system.
-pub(crate) async fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().await
+pub(crate) async fn turn() -> SemaphorePermit<'static> {
+    TURNS.acquire().await.expect("it is never closed")
 }
 
 /// A client that gives up when a user would.
