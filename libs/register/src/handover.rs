@@ -8,7 +8,7 @@ use crate::ballot::Ballot;
 use crate::message::{Reply, Request};
 use crate::state::State;
 
-/// How often the homes are asked before a record is left for the next flush.
+/// How often the homes are asked: before and after they are given the record.
 const MAX_ASKS: u32 = 2;
 
 /// What happens to a hand-over.
@@ -46,7 +46,7 @@ pub enum HandOverAction {
         /// What.
         request: Request,
     },
-    /// A promise or a fence stands in the way of a state that no quorum holds, or a home does not know the record's fence: run [`Operation::settle`](crate::proposer::Operation::settle) on the
+    /// A promise, a fence or a floor stands in the way, or a home does not know the record's fence: run [`Operation::settle`](crate::proposer::Operation::settle) on the
     /// key. The hand-over has ended; the next flush finds the homes ahead.
     Settle,
     /// It has ended: true when the spare has dropped the record.
@@ -171,7 +171,8 @@ impl HandOver {
             return self.send(&[self.spare], &Request::Forget { ballot: self.ballot });
         }
         if self.asks >= MAX_ASKS {
-            return self.end(HandOverAction::Done(false));
+            // Given, and still not there: the home's floor, raised by other keys, lies above it. A ballot of now passes.
+            return self.end(HandOverAction::Settle);
         }
         self.phase = Phase::Giving;
         let (ballot, state) = (self.ballot, self.state.clone());
@@ -307,6 +308,17 @@ mod tests {
         let mut nodes: [Node; 3] = Default::default();
         ask(&mut nodes[0], &Request::Prepare { ballot: ballot(9) });
         ask(&mut nodes[2], &accept(5));
+        assert_eq!(run(&mut nodes, None), HandOverAction::Settle);
+        assert!(nodes[2].0.is_some());
+    }
+
+    #[test]
+    fn a_home_whose_floor_is_above_the_record_asks_to_settle() {
+        let mut nodes: [Node; 3] = Default::default();
+        ask(&mut nodes[0], &accept(5));
+        ask(&mut nodes[2], &accept(5));
+        // It was away, and has since handed over what it held for others as their spare.
+        nodes[1].1 = ballot(6);
         assert_eq!(run(&mut nodes, None), HandOverAction::Settle);
         assert!(nodes[2].0.is_some());
     }

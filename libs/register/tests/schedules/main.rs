@@ -29,6 +29,7 @@ const fn plain() -> Setup {
         homes: 2,
         nodes: 3,
         mix: Mix::Plain,
+        other_keys: false,
         restarts: false,
     }
 }
@@ -116,6 +117,7 @@ fn two_homes_and_a_spare() {
 #[test]
 fn coordinators_that_die_and_are_replaced() {
     run(Setup {
+        other_keys: true,
         restarts: true,
         ..plain()
     });
@@ -126,6 +128,7 @@ fn three_homes_and_two_spares() {
     run(Setup {
         homes: 3,
         nodes: 5,
+        other_keys: true,
         restarts: true,
         ..plain()
     });
@@ -149,6 +152,7 @@ fn two_nodes_that_are_all_homes() {
 fn values_that_end_by_themselves() {
     run(Setup {
         mix: Mix::EndingValues,
+        other_keys: true,
         restarts: true,
         ..plain()
     });
@@ -163,6 +167,7 @@ fn fenced_writes() {
 fn locks() {
     run(Setup {
         mix: Mix::Locks,
+        other_keys: true,
         restarts: true,
         ..plain()
     });
@@ -180,6 +185,7 @@ fn locks_that_end_by_themselves() {
 fn one_answer_is_enough() {
     run(Setup {
         mix: Mix::One,
+        other_keys: true,
         restarts: true,
         ..plain()
     });

@@ -10,7 +10,7 @@ use register::acceptor::{Change, decide};
 use register::change::Answer;
 use register::handover::{HandOver, HandOverAction, HandOverEvent};
 use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
-use register::{Ballot, Record, Reply, Request, RequestId};
+use register::{Ballot, HlcTime, Record, Reply, Request, RequestId};
 
 use crate::history::{Entry, NEVER, Op, Value};
 use crate::mix::{Mix, fence_of, ttl_of};
@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) homes: usize,
     pub(crate) nodes: usize,
     pub(crate) mix: Mix,
+    /// Nodes drop records of other keys, which raises their floors.
+    pub(crate) other_keys: bool,
     /// Coordinators die and come back as somebody else.
     pub(crate) restarts: bool,
 }
@@ -566,6 +568,15 @@ impl World {
                 self.at(lasts, What::Join { coordinator, node });
             }
             8 if self.setup.restarts => self.restart(),
+            // The node has handed over some other key, whose ballot was drawn just now.
+            9 if self.setup.other_keys => {
+                let ballot = Ballot {
+                    time: HlcTime::from_unix_ms(EPOCH_MS + self.now),
+                    incarnation: 0,
+                };
+                let floor = &mut self.nodes[node].1;
+                *floor = ballot.max(*floor);
+            }
             _ => {}
         }
         let after = self.rng.random_range(300..4_000);

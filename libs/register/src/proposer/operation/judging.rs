@@ -168,6 +168,13 @@ impl Operation {
         let agreed = evidence.doubt.is_empty() && copies >= needed && !evidence.forgets_a_fence();
         let state = evidence.with_fence();
         let change::Applied { next, answer } = change::apply(&self.command, state.as_ref(), ballot, self.request);
+        let next = next.map(|mut next| {
+            if state.is_none() {
+                // Made of nothing: what was there up to the floors may have been dropped, and is not known.
+                next.lineage.since = next.lineage.since.max(evidence.floor);
+            }
+            next
+        });
         match next {
             Some(next) if answer.tells_of_a_change() => {
                 self.start_accept(cx, ballot, next, Purpose::Change { answer }, false);
@@ -239,9 +246,15 @@ impl Operation {
             }
             return;
         };
-        // Chosen, then dropped? A node whose floor reaches our ballot may have held it.
-        if evidence.floor >= lost.ballot || !evidence.doubt.is_empty() {
-            return self.unknown(cx, "a replica may have held the change and handed it over since");
+        if !evidence.doubt.is_empty() && !known(&evidence.doubt, &self.doubt) {
+            // As in a prepare: what was handed over shows on the homes when they are asked after it.
+            self.doubt = evidence.doubt;
+            self.seen = self.seen.max(ballot);
+            return self.begin_learn(cx, lost.clone());
+        }
+        // Chosen, then collected everywhere? Where something is held, its lineage tells; where nothing is, only the floors do.
+        if evidence.newest.is_zero() && evidence.floor >= lost.ballot {
+            return self.unknown(cx, "the key is gone, and a replica may have held the change before");
         }
         let newest = evidence.newest;
         let state = evidence.with_fence().unwrap_or_else(|| nothing(ballot));
