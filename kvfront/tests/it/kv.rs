@@ -177,9 +177,9 @@ async fn cas_by_value_and_by_version() {
     );
 }
 
-/// Many rounds of CAS from one state, one racer per client. Gives how many outcomes were unknown.
-async fn race(clients: &[Client], rounds: usize) -> usize {
-    let mut unknown = 0;
+/// Many rounds of CAS from one state, one racer per client. Gives the reasons of unknown outcomes.
+async fn race(clients: &[Client], rounds: usize) -> Vec<String> {
+    let mut unknown = Vec::new();
     for round in 0..rounds {
         let key = format!("race:{}", round % 3);
         let races = clients.iter().enumerate().map(|(racer, client)| {
@@ -188,20 +188,24 @@ async fn race(clients: &[Client], rounds: usize) -> usize {
                 let new = round * clients.len() + racer;
                 let (status, body) = client.cas(json!({ "key": key, "old": null, "new": new })).await;
                 assert!(status == 200 || body["outcome"] == "unknown", "{status} {body}");
-                ((status == 200).then(|| body["ok"] == true), new)
+                (
+                    (status == 200).then(|| body["ok"] == true),
+                    new,
+                    body["detail"].to_string(),
+                )
             }
         });
         let outcomes = futures_util::future::join_all(races).await;
-        let winners: Vec<_> = outcomes.iter().filter(|(won, _)| *won == Some(true)).collect();
-        let unknown_ones: Vec<_> = outcomes.iter().filter(|(won, _)| won.is_none()).collect();
-        unknown += unknown_ones.len();
+        let winners: Vec<_> = outcomes.iter().filter(|(won, ..)| *won == Some(true)).collect();
+        let unknown_ones: Vec<_> = outcomes.iter().filter(|(won, ..)| won.is_none()).collect();
+        unknown.extend(unknown_ones.iter().map(|(_, _, why)| why.clone()));
         let value = clients[round % clients.len()].value(&key).await;
         match winners.as_slice() {
-            [(_, new)] => assert_eq!(value, Some(json!(new)), "round {round}: {outcomes:?}"),
+            [(_, new, _)] => assert_eq!(value, Some(json!(new)), "round {round}: {outcomes:?}"),
             // Not known means either way: one of those took effect, or none of all did.
             [] if unknown_ones.len() == clients.len() && value.is_none() => {}
             [] => {
-                let explained = unknown_ones.iter().any(|(_, new)| value == Some(json!(new)));
+                let explained = unknown_ones.iter().any(|(_, new, _)| value == Some(json!(new)));
                 assert!(explained, "round {round}: {outcomes:?} {value:?}");
             }
             more => panic!("round {round}: {} winners: {outcomes:?}", more.len()),
@@ -217,7 +221,7 @@ async fn of_racing_cas_exactly_one_wins_each_time() {
     let clients = vec![cluster.client.clone(); 4];
     assert_eq!(
         race(&clients, 150).await,
-        0,
+        Vec::<String>::new(),
         "without a fault, one kvfront knows every outcome"
     );
 }
@@ -232,7 +236,7 @@ async fn of_cas_racing_through_several_kvfronts_exactly_one_wins_each_time() {
     ];
     assert_eq!(
         race(&clients, 100).await,
-        0,
+        Vec::<String>::new(),
         "without a fault, the lineage tells every outcome"
     );
 }

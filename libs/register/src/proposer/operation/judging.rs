@@ -170,7 +170,7 @@ impl Operation {
         let change::Applied { next, answer } = change::apply(&self.command, state.as_ref(), ballot, self.request);
         let next = next.map(|mut next| {
             if state.is_none() {
-                // Made of nothing: what was there up to the floors may have been dropped, and is not known.
+                // Made of nothing, as `nothing` is.
                 next.lineage.since = next.lineage.since.max(evidence.floor);
             }
             next
@@ -183,7 +183,7 @@ impl Operation {
             Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, false),
             None if agreed && !self.settle => self.answered(cx, answer, copies),
             None => {
-                let state = state.unwrap_or_else(|| nothing(ballot));
+                let state = state.unwrap_or_else(|| nothing(ballot, evidence.floor));
                 self.start_accept(cx, ballot, state, Purpose::Confirm { answer }, false);
             }
         }
@@ -257,7 +257,7 @@ impl Operation {
             return self.unknown(cx, "the key is gone, and a replica may have held the change before");
         }
         let newest = evidence.newest;
-        let state = evidence.with_fence().unwrap_or_else(|| nothing(ballot));
+        let state = evidence.with_fence().unwrap_or_else(|| nothing(ballot, evidence.floor));
         let descent = match state.lineage.descent(lost.ballot) {
             // What was made before ours cannot be made of it.
             Descent::Unknown if newest < lost.ballot => Descent::NotPart,
@@ -286,10 +286,11 @@ fn known(doubt: &Doubt, before: &Doubt) -> bool {
     doubt.iter().all(|(rank, floor)| before.get(rank) == Some(floor))
 }
 
-/// The committed form of "there is nothing".
-fn nothing(ballot: Ballot) -> State {
+/// The committed form of "there is nothing". What was there up to the floors may have been dropped, and is not known; nothing after them
+/// is part of it.
+fn nothing(ballot: Ballot, floor: Ballot) -> State {
     let lineage = Lineage {
-        since: ballot,
+        since: floor,
         changes: Vec::new(),
     };
     State {
