@@ -9,6 +9,7 @@
 //! - [`acceptor`]: the node's side, a pure decision per request.
 //! - [`proposer`]: the coordinator's side, one small state machine per operation.
 //! - [`handover`]: a spare's record moving home.
+//! - [`teeth`]: deliberately wrong protocols, for the simulator only.
 //! - [`change`]: how a command turns one state into the next (CAS, locks, TTL), shared by proposer and the node-local API.
 //!
 //! The protocol is CASPaxos (Rystsov 2018, arXiv 1802.07000) over two homes and a spare, with blind writes, hand-over and forgetting.
@@ -20,6 +21,7 @@ pub mod handover;
 pub mod message;
 pub mod proposer;
 pub mod state;
+pub mod teeth;
 
 pub use ballot::{Ballot, HlcTime};
 pub use message::{Envelope, EnvelopeReply, Reply, Request};
