@@ -412,6 +412,7 @@ mod tests {
             clock: HlcTime::ZERO,
             floor: Ballot::ZERO,
             incarnation: 1,
+            standing: register::Standing::Voting,
             records,
             end,
         })

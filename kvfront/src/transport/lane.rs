@@ -138,6 +138,7 @@ impl Node {
     ) -> Result<EnvelopeReply, PostError> {
         let envelope = Envelope {
             clock: self.clocks.tick(),
+            epoch: register::Epoch::default(),
             requests,
         };
         let body = encode(&envelope)?;

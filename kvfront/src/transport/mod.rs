@@ -115,6 +115,7 @@ impl Transport {
         loop {
             let request = PageRequest {
                 clock: self.clocks.tick(),
+                epoch: register::Epoch::default(),
                 list: list.clone(),
                 limit,
             };

@@ -132,7 +132,11 @@ fn cost_of(key: &Key, request: &Request) -> usize {
     const FIXED_BYTES: usize = 192;
     let state = match request {
         Request::Accept { state, .. } | Request::Install { state, .. } => state.value.as_ref().map_or(0, |v| v.len()),
-        Request::Read | Request::Prepare { .. } | Request::Forget { .. } => 0,
+        Request::Read
+        | Request::Prepare { .. }
+        | Request::Forget { .. }
+        | Request::Retire { .. }
+        | Request::Collect { .. } => 0,
     };
     FIXED_BYTES + key.as_text().len() + state
 }

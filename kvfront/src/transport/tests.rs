@@ -73,6 +73,7 @@ async fn answer(stream: &mut TcpStream, envelope: &Envelope) {
         incarnation: 1,
         commit: 1,
         floor: Ballot::ZERO,
+        standing: register::Standing::Voting,
         replies,
     })
     .unwrap();

@@ -97,6 +97,7 @@ pub(super) async fn exchange(
         incarnation: store.incarnation(),
         commit: progress.commit,
         floor: progress.floor,
+        standing: register::Standing::Voting,
         replies,
     })
 }
@@ -121,6 +122,7 @@ pub(super) async fn page(
         clock: store.clock().read(),
         floor: page.floor,
         incarnation: store.incarnation(),
+        standing: register::Standing::Voting,
         records: page.records,
         end: page.end,
     })
@@ -171,7 +173,11 @@ fn check_key(key: &Key) -> Result<(), ApiError> {
 fn newest(request: &Request) -> HlcTime {
     match request {
         Request::Read => HlcTime::ZERO,
-        Request::Prepare { ballot } | Request::Install { ballot, .. } | Request::Forget { ballot } => ballot.time,
+        Request::Prepare { ballot }
+        | Request::Install { ballot, .. }
+        | Request::Forget { ballot }
+        | Request::Retire { ballot }
+        | Request::Collect { ballot } => ballot.time,
         Request::Accept { ballot, reserve, .. } => ballot.time.max(reserve.unwrap_or_default().time),
     }
 }

@@ -177,6 +177,7 @@ fn read_page(snapshot: &Connection, list: &List, limit: usize) -> rusqlite::Resu
             );
             collect(snapshot, sql, params![after_commit.cast_signed(), sql_limit], limit)?
         }
+        List::Ended { .. } | List::Leaves { .. } => return Err(rusqlite::Error::InvalidQuery),
     };
     Ok(Page {
         records,

@@ -9,8 +9,10 @@
 //! - A ballot names one state: a second, different one is [`Reply::Corrupt`], never a choice.
 
 use crate::ballot::Ballot;
-use crate::message::{Held, Reply, Request};
+use crate::membership::Standing;
+use crate::message::{Held, Reply, Request, Retired};
 use crate::state::{Record, State};
+use crate::teeth::{Tooth, bites};
 
 /// What to do about one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +30,33 @@ pub enum Change {
     Nothing,
     /// The record is this now.
     Put(Record),
-    /// The record is gone, and the node's floor is at least `floor` from the same transaction on.
+    /// The record, if there was one, is gone, and the node's floor is at least `floor` from the same transaction on.
     Remove {
         /// The node's new floor: not below its old one.
         floor: Ballot,
     },
 }
 
-/// Decides one request. `record` is what the node holds of the key, `floor` the node's floor.
+/// Decides one request to a node that may not vote, or not on this key. `record` is what it holds of the key, `floor` its floor.
+///
+/// A node that is being filled after the loss of its disk has broken its promises: of a key it holds only what was chosen after it began
+/// anew, and until it holds that, it says nothing that anybody could count.
+#[must_use]
+pub fn decide_as(standing: Standing, record: Option<&Record>, floor: Ballot, request: &Request) -> Decision {
+    let above = match standing {
+        Standing::Voting => return decide(record, floor, request),
+        Standing::Blank => return Decision::failed("this node is new, and has not been admitted to the cluster yet"),
+        Standing::Filling { above } => above,
+    };
+    match request {
+        _ if record.is_some_and(|record| record.accepted > above) => decide(record, floor, request),
+        // Chosen by others after it began anew: as good as any replica's. What it held before is not, promises included.
+        Request::Install { ballot, state } if *ballot > above => install(None, floor.max(above), *ballot, state),
+        _ => Decision::failed("this node's disk was lost, and this key has not been filled from the others yet"),
+    }
+}
+
+/// Decides one request to a node that votes. `record` is what the node holds of the key, `floor` the node's floor.
 #[must_use]
 pub fn decide(record: Option<&Record>, floor: Ballot, request: &Request) -> Decision {
     match request {
@@ -64,6 +85,8 @@ pub fn decide(record: Option<&Record>, floor: Ballot, request: &Request) -> Deci
         }
         Request::Install { ballot, state } => install(record, floor, *ballot, state),
         Request::Forget { ballot } => forget(record, floor, *ballot),
+        Request::Retire { ballot } => retire(record, floor, *ballot),
+        Request::Collect { ballot } => collect(record, floor, *ballot),
     }
 }
 
@@ -79,7 +102,7 @@ pub fn held(record: Option<&Record>, floor: Ballot) -> Held {
         };
     };
     // While nothing is accepted, the floor of the time the record was made stands for what may have been dropped before.
-    let floor = if record.accepted.is_zero() {
+    let floor = if record.accepted.is_zero() && !bites(Tooth::FloorClearedByPromise) {
         record.floor
     } else {
         Ballot::ZERO
@@ -102,7 +125,7 @@ struct Asked<'a> {
 fn prepare(record: Option<&Record>, floor: Ballot, ballot: Ballot) -> Decision {
     let bar = record.map_or(floor, |record| record.promised.max(record.accepted));
     // Equal is refused too: one ballot promised twice lets two changes through under it.
-    if ballot <= bar {
+    if ballot < bar || ballot == bar && !bites(Tooth::EqualBallotPromised) {
         return Decision::only(Reply::Refused { higher: bar });
     }
     let mut promised = record.cloned().unwrap_or_else(|| Record::empty(floor));
@@ -124,7 +147,7 @@ fn accept(record: Option<&Record>, floor: Ballot, asked: &Asked<'_>) -> Decision
     if record.accepted == ballot && !ballot.is_zero() {
         return accept_again(record, asked);
     }
-    if ballot < record.promised || ballot <= record.accepted {
+    if ballot < record.promised && !bites(Tooth::PromiseIgnored) || ballot <= record.accepted {
         return Decision::only(Reply::Refused {
             higher: record.promised.max(record.accepted),
         });
@@ -132,6 +155,7 @@ fn accept(record: Option<&Record>, floor: Ballot, asked: &Asked<'_>) -> Decision
     if asked.blind
         && let Some(seen) = record.state.as_ref().map(|state| state.fence)
         && seen > asked.state.fence
+        && !bites(Tooth::BlindOverFence)
     {
         return Decision::only(Reply::Fenced { fence: seen });
     }
@@ -157,6 +181,7 @@ fn accept_again(record: &Record, asked: &Asked<'_>) -> Decision {
         return Decision::only(Reply::Corrupt { ballot: asked.ballot });
     }
     match asked.reserve {
+        Some(_) if bites(Tooth::ReservationByRepetition) => Decision::only(Reply::Accepted { reserved: true }),
         Some(reserve) if reserve > record.promised => {
             let reserved = Record {
                 promised: reserve,
@@ -183,7 +208,8 @@ fn install(record: Option<&Record>, floor: Ballot, ballot: Ballot, state: &State
     {
         return Decision::only(Reply::Corrupt { ballot });
     }
-    if ballot <= accepted || ballot <= own_floor {
+    let refused = ballot <= own_floor && !bites(Tooth::InstallBelowFloor);
+    if ballot <= accepted && !bites(Tooth::HintOverNewer) || refused {
         return Decision::only(Reply::Installed);
     }
     let mut installed = record.cloned().unwrap_or_else(|| Record::empty(floor));
@@ -199,15 +225,74 @@ fn forget(record: Option<&Record>, floor: Ballot, ballot: Ballot) -> Decision {
     let Some(record) = record.filter(|record| !record.accepted.is_zero() && record.accepted <= ballot) else {
         return Decision::only(Reply::Forgotten);
     };
-    // What is dropped, its promise included, may never be taken again.
-    let floor = floor.max(record.accepted).max(record.promised);
+    remove(record, floor, bites(Tooth::ForgetWithoutFloor))
+}
+
+/// A node without an accepted state refuses everything up to `ballot` from now on. A promise is not enough for that: an install passes it.
+fn retire(record: Option<&Record>, floor: Ballot, ballot: Ballot) -> Decision {
+    let Some(record) = record else {
+        let change = if floor < ballot {
+            Change::Remove { floor: ballot }
+        } else {
+            Change::Nothing
+        };
+        return Decision {
+            reply: Reply::Retired(Retired::Refuses),
+            change,
+        };
+    };
+    let where_it_stands = match record.accepted {
+        accepted if accepted.is_zero() => Retired::Refuses,
+        accepted if accepted == ballot => Retired::Holds,
+        accepted if accepted < ballot => Retired::Older,
+        _ => Retired::Newer,
+    };
+    let mut decision = Decision::only(Reply::Retired(where_it_stands));
+    let promise_will_do = bites(Tooth::CollectedOnPromise);
+    if where_it_stands == Retired::Refuses && (record.promised < ballot || record.floor < ballot && !promise_will_do) {
+        decision.change = Change::Put(Record {
+            promised: record.promised.max(ballot),
+            floor: if promise_will_do {
+                record.floor
+            } else {
+                record.floor.max(ballot)
+            },
+            ..record.clone()
+        });
+    }
+    decision
+}
+
+fn collect(record: Option<&Record>, floor: Ballot, ballot: Ballot) -> Decision {
+    let dropped = record.filter(|record| match &record.state {
+        Some(state) => record.accepted == ballot && state.is_tombstone(),
+        // Dropping a promise while raising the floor over it refuses more than keeping it would.
+        None => record.promised <= ballot,
+    });
+    match dropped {
+        Some(record) => remove(record, floor, bites(Tooth::CollectedWithoutFloor)),
+        None => Decision::only(Reply::Forgotten),
+    }
+}
+
+/// Drops a record. What is dropped, its promise included, may never be taken again.
+fn remove(record: &Record, floor: Ballot, keep_floor: bool) -> Decision {
+    let raised = floor.max(record.accepted).max(record.promised).max(record.floor);
     Decision {
         reply: Reply::Forgotten,
-        change: Change::Remove { floor },
+        change: Change::Remove {
+            floor: if keep_floor { floor } else { raised },
+        },
     }
 }
 
 impl Decision {
+    fn failed(reason: &str) -> Self {
+        Self::only(Reply::Failed {
+            reason: reason.to_owned(),
+        })
+    }
+
     fn only(reply: Reply) -> Self {
         Self {
             reply,

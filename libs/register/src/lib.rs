@@ -8,7 +8,9 @@
 //! - [`message`]: what coordinator and acceptor say to each other.
 //! - [`acceptor`]: the node's side, a pure decision per request.
 //! - [`proposer`]: the coordinator's side, one small state machine per operation.
-//! - [`handover`]: a spare's record moving home.
+//! - [`handover`]: a spare's record moving home. [`collect`]: a tombstone leaving everywhere.
+//! - [`membership`]: which nodes vote; a node whose disk was lost. [`refill`]: one key of such a node.
+//! - [`hashing`]: where keys belong, and the hash tree that compares replicas.
 //! - [`teeth`]: deliberately wrong protocols, for the simulator only.
 //! - [`change`]: how a command turns one state into the next (CAS, locks, TTL), shared by proposer and the node-local API.
 //!
@@ -17,12 +19,17 @@
 pub mod acceptor;
 pub mod ballot;
 pub mod change;
+pub mod collect;
 pub mod handover;
+pub mod hashing;
+pub mod membership;
 pub mod message;
 pub mod proposer;
+pub mod refill;
 pub mod state;
 pub mod teeth;
 
 pub use ballot::{Ballot, HlcTime};
+pub use membership::{Epoch, Standing};
 pub use message::{Envelope, EnvelopeReply, Reply, Request};
 pub use state::{Key, Lineage, Record, RequestId, State};

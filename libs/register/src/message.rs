@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ballot::{Ballot, HlcTime};
+use crate::membership::{Epoch, NodeRequest, NodeStatus, Standing};
 use crate::state::{Key, State};
 
 /// One question to an acceptor about one key. Each is answered from one durable transaction.
@@ -46,6 +47,18 @@ pub enum Request {
         /// Nothing newer than this is dropped.
         ballot: Ballot,
     },
+    /// First step of collecting the tombstone accepted at `ballot`: a node that holds nothing of the key refuses everything up to it from
+    /// now on.
+    Retire {
+        /// The tombstone's ballot.
+        ballot: Ballot,
+    },
+    /// Second step, once all nodes of the list hold the tombstone or refuse: it is dropped. Also drops a record that is nothing but a
+    /// promise up to `ballot`, which needs no first step.
+    Collect {
+        /// The tombstone's ballot; nothing newer is dropped.
+        ballot: Ballot,
+    },
 }
 
 /// An acceptor's answer.
@@ -62,8 +75,10 @@ pub enum Reply {
     },
     /// To `Install`: this or something newer is held, or must not be held any more.
     Installed,
-    /// To `Forget`: nothing at or below the ballot is held any more.
+    /// To `Forget` and `Collect`: nothing at or below the ballot is held any more.
     Forgotten,
+    /// To `Retire`: where the node stands.
+    Retired(Retired),
     /// To `Prepare` and `Accept`: `higher` stands in the way.
     Refused {
         /// Promised, accepted or floor, whichever refused it.
@@ -86,6 +101,19 @@ pub enum Reply {
     },
 }
 
+/// Where a node stands with a tombstone that is to be collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Retired {
+    /// It holds exactly this tombstone.
+    Holds,
+    /// It holds nothing, and refuses everything up to the tombstone for good.
+    Refuses,
+    /// It holds something older: it has to be given the tombstone first.
+    Older,
+    /// It holds something newer: there is nothing to collect.
+    Newer,
+}
+
 /// What a node holds of a key, as told to a coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -105,6 +133,8 @@ pub struct Held {
 pub struct Envelope {
     /// The sender's clock, merged by the receiver or refused as skewed.
     pub clock: HlcTime,
+    /// The sender's ring; another one than the receiver's is refused.
+    pub epoch: Epoch,
     /// The questions, answered in this order.
     pub requests: Vec<(Key, Request)>,
 }
@@ -120,6 +150,8 @@ pub struct EnvelopeReply {
     pub commit: u64,
     /// The node's floor.
     pub floor: Ballot,
+    /// Whether the node votes.
+    pub standing: Standing,
     /// One reply per request.
     pub replies: Vec<Reply>,
 }
@@ -129,6 +161,8 @@ pub struct EnvelopeReply {
 pub struct PageRequest {
     /// The sender's clock.
     pub clock: HlcTime,
+    /// The sender's ring.
+    pub epoch: Epoch,
     /// What to list.
     pub list: List,
     /// At most this many records. The node has a limit of its own.
@@ -152,6 +186,22 @@ pub enum List {
         /// Commit number of the last hint already seen.
         after_commit: u64,
     },
+    /// Records without a live value: tombstones, mere promises, and values that end at or before `expired_at_ms`. In the order of the
+    /// commits that made them, strictly after this commit number.
+    Ended {
+        /// Commit number of the last record already seen.
+        after_commit: u64,
+        /// Unix milliseconds.
+        expired_at_ms: u64,
+    },
+    /// Records of keys in these leaves of the hash tree ([`crate::hashing`]), in key order, strictly after `after`. Their states are left
+    /// out: the ballots say what differs.
+    Leaves {
+        /// Numbers of the leaves, ascending.
+        leaves: Vec<u32>,
+        /// Text form of the last key already seen.
+        after: Option<String>,
+    },
 }
 
 /// The answer to a [`PageRequest`].
@@ -163,6 +213,8 @@ pub struct PageReply {
     pub floor: Ballot,
     /// The node's incarnation.
     pub incarnation: u64,
+    /// Whether the node votes: the records of one that does not are no evidence of anything.
+    pub standing: Standing,
     /// The records, each with the number of the commit that last wrote it.
     pub records: Vec<PageRecord>,
     /// True when there is nothing after the last record.
@@ -180,4 +232,95 @@ pub struct PageRecord {
     pub held: Held,
     /// For hints: the home it is kept for.
     pub hint_for: Option<Arc<str>>,
+}
+
+/// A question to a node about itself: `POST /internal/node`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeEnvelope {
+    /// The sender's clock.
+    pub clock: HlcTime,
+    /// The sender's ring.
+    pub epoch: Epoch,
+    /// The question.
+    pub request: NodeRequest,
+}
+
+/// The answer to a [`NodeEnvelope`], given from what is durable.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeEnvelopeReply {
+    /// The node's clock.
+    pub clock: HlcTime,
+    /// False when the request did not fit the node's standing or incarnation, and changed nothing.
+    pub done: bool,
+    /// The node after the request.
+    pub status: NodeStatus,
+}
+
+/// Which hashes of a node's tree are asked for: `POST /internal/hashes`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HashRequest {
+    /// The sender's clock.
+    pub clock: HlcTime,
+    /// The sender's ring.
+    pub epoch: Epoch,
+    /// The partitions whose leaves are wanted; none: the root of every partition.
+    pub partitions: Option<Vec<u16>>,
+}
+
+/// The answer to a [`HashRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HashReply {
+    /// The node's clock.
+    pub clock: HlcTime,
+    /// Whether the node votes.
+    pub standing: Standing,
+    /// One root per partition; or the leaves of the partitions asked for, in their order.
+    pub hashes: Vec<u64>,
+}
+
+/// A stretch of a node's feed of changes: `POST /internal/changes`. Answered when there is something to tell, or after `wait_ms`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangesRequest {
+    /// The sender's clock.
+    pub clock: HlcTime,
+    /// The sender's ring.
+    pub epoch: Epoch,
+    /// The incarnation that `after_commit` counts in; another one than the node's gets [`ChangesReply::lost`].
+    pub incarnation: u64,
+    /// Changes after this commit number are wanted.
+    pub after_commit: u64,
+    /// At most this many. The node has a limit of its own.
+    pub limit: u32,
+    /// How long to wait for a change, in milliseconds. The node has a limit of its own.
+    pub wait_ms: u32,
+}
+
+/// The answer to a [`ChangesRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangesReply {
+    /// The node's clock.
+    pub clock: HlcTime,
+    /// The node's incarnation.
+    pub incarnation: u64,
+    /// Whether the node votes.
+    pub standing: Standing,
+    /// Everything up to this commit number has been told, in this answer or before.
+    pub commit: u64,
+    /// True when the node no longer has all changes after the one asked for (or counts anew): what is there has to be listed.
+    pub lost: bool,
+    /// Accepted states in the order of their commits. Of what was dropped nothing is told.
+    pub changes: Vec<AcceptedChange>,
+}
+
+/// One accepted state in a node's feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedChange {
+    /// Number of the commit that made it durable.
+    pub commit: u64,
+    /// The key.
+    pub key: Key,
+    /// The ballot it was accepted at.
+    pub accepted: Ballot,
+    /// What was accepted.
+    pub state: State,
 }

@@ -66,7 +66,7 @@ impl Round {
         }
         self.slots[rank] = match reply {
             Reply::Holds(held) | Reply::Promised(held) => Slot::Held(held),
-            Reply::Accepted { .. } | Reply::Installed | Reply::Forgotten => Slot::Acked,
+            Reply::Accepted { .. } | Reply::Installed | Reply::Forgotten | Reply::Retired(_) => Slot::Acked,
             Reply::Refused { higher } => {
                 self.higher = self.higher.max(higher);
                 Slot::Refused
