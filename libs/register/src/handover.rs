@@ -7,6 +7,7 @@
 use crate::ballot::Ballot;
 use crate::message::{Reply, Request};
 use crate::state::State;
+use crate::teeth::{Tooth, bites};
 
 /// How often the homes are asked: before and after they are given the record.
 const MAX_ASKS: u32 = 2;
@@ -62,7 +63,7 @@ enum Phase {
 }
 
 /// One record on its way home.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HandOver {
     ballot: Ballot,
     state: State,
@@ -166,7 +167,7 @@ impl HandOver {
         if fence_known && fence_missing {
             return self.end(HandOverAction::Settle);
         }
-        if lagging.is_empty() {
+        if lagging.len() <= usize::from(bites(Tooth::ForgetBeforeHome)) {
             self.phase = Phase::Forgetting;
             return self.send(&[self.spare], &Request::Forget { ballot: self.ballot });
         }
@@ -176,7 +177,7 @@ impl HandOver {
         }
         self.phase = Phase::Giving;
         let (ballot, state) = (self.ballot, self.state.clone());
-        let request = if exact >= self.quorum {
+        let request = if exact >= self.quorum || bites(Tooth::HintOverNewer) {
             Request::Install { ballot, state }
         } else {
             Request::Accept {
