@@ -11,6 +11,10 @@
 //!   be chosen any more ([`NodeRequest::Raise`]); each key that any of them holds is committed again above that floor and given to the node
 //!   ([`crate::refill`]); then it votes again.
 //!
+//! A node whose process ended and began again may have been given an old copy of its disk meanwhile. It has [`Standing::Returned`] until its
+//! commit number was compared, which takes one exchange. An old copy is seen when it is older than what the others, or the coordinator
+//! that admits it, remember; coordinators refresh that memory every few seconds.
+//!
 //! [`plan`] is what a coordinator does about all this: a pure function of what the nodes said, run again and again until it has nothing
 //! more to say. Every request may be lost, repeated, late, or sent by several coordinators.
 
@@ -36,6 +40,9 @@ pub enum Standing {
         /// Above any ballot it can have promised or accepted before.
         above: Ballot,
     },
+    /// Its process has ended and begun again, and nobody has said yet whether its disk is still the newest: it may be an old copy. It
+    /// takes part in nothing until a coordinator has compared its commit number with what the others remember, and admits it.
+    Returned,
     /// It counts.
     Voting,
 }
@@ -72,6 +79,19 @@ pub struct NodeStatus {
     pub peers: Vec<Peer>,
 }
 
+impl NodeStatus {
+    /// The node as its shell has to take it up when its process begins with this in the database: one that voted has [`Standing::Returned`]
+    /// until it is admitted again.
+    #[must_use]
+    pub fn after_restart(self) -> Self {
+        let standing = match self.standing {
+            Standing::Voting if !bites(Tooth::OldDiskVotes) => Standing::Returned,
+            standing => standing,
+        };
+        Self { standing, ..self }
+    }
+}
+
 /// A question or order to a node about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeRequest {
@@ -82,7 +102,7 @@ pub enum NodeRequest {
         /// Whom.
         peers: Vec<Peer>,
     },
-    /// To a blank node of this incarnation: vote.
+    /// To a blank or returned node of this incarnation: vote.
     Admit {
         /// Of which incarnation.
         incarnation: u64,
@@ -172,7 +192,7 @@ pub fn decide(node: &NodeStatus, request: &NodeRequest, fresh_incarnation: u64, 
             ..node.clone()
         }),
         NodeRequest::Admit { incarnation } => match node.standing {
-            Standing::Blank if node.incarnation == *incarnation => changed(NodeStatus {
+            Standing::Blank | Standing::Returned if node.incarnation == *incarnation => changed(NodeStatus {
                 generation: node.generation.max(1),
                 standing: Standing::Voting,
                 epoch: Some(epoch),
@@ -294,15 +314,15 @@ pub fn plan(nodes: &[Seen], may_be_missing: usize, above: Ballot) -> Vec<(usize,
             continue;
         }
         match status.standing {
-            Standing::Blank if nodes.len() == 1 || !memories.is_empty() => said.push((
+            Standing::Blank | Standing::Returned if nodes.len() == 1 || !memories.is_empty() => said.push((
                 place,
                 NodeRequest::Admit {
                     incarnation: status.incarnation,
                 },
             )),
-            Standing::Blank if !is_certainly_new(nodes, place, may_be_missing) => {}
+            Standing::Blank | Standing::Returned if !is_certainly_new(nodes, place, may_be_missing) => {}
             Standing::Filling { .. } => {}
-            Standing::Blank | Standing::Voting => {
+            Standing::Blank | Standing::Returned | Standing::Voting => {
                 let forgetful = others(nodes, place).filter(|(_, other)| {
                     let known = other.status.as_ref();
                     known.is_some_and(|known| !known.peers.contains(&me))
@@ -346,7 +366,8 @@ fn lost(status: &NodeStatus, me: &Peer, memories: &[&Peer], above: Ballot) -> Op
         .map(|peer| peer.commit)
         .max()?;
     // While it is being filled nothing it held counts; and a blank node has nothing to go back from.
-    let went_back = status.standing == Standing::Voting && status.commit < commit;
+    let voted = matches!(status.standing, Standing::Voting | Standing::Returned);
+    let went_back = voted && status.commit < commit;
     went_back.then(|| refill(Some(commit)))
 }
 
@@ -582,6 +603,31 @@ mod tests {
         assert!(cluster.say(0, &refill));
         assert_eq!(cluster.nodes[0].standing, FILLING());
         assert!(!cluster.say(0, &refill), "once is enough");
+    }
+
+    #[test]
+    fn after_a_restart_a_node_votes_once_its_commits_were_compared() {
+        let mut cluster = Cluster::new(3);
+        cluster.settle(|_| false);
+        cluster.nodes[0].commit = 100;
+        cluster.settle(|_| false);
+        for (commit, standing) in [(100, Standing::Voting), (99, FILLING())] {
+            cluster.nodes[0].commit = commit;
+            cluster.nodes[0] = cluster.nodes[0].clone().after_restart();
+            assert_eq!(cluster.nodes[0].standing, Standing::Returned);
+            cluster.up = vec![true, false, false];
+            cluster.settle(|_| false);
+            assert_eq!(cluster.nodes[0].standing, Standing::Returned, "nobody to ask");
+            cluster.up[1] = true;
+            cluster.settle(|_| false);
+            assert_eq!(cluster.nodes[0].standing, standing);
+        }
+        // All at once.
+        let mut cluster = Cluster::new(3);
+        cluster.settle(|_| false);
+        cluster.nodes = cluster.nodes.into_iter().map(NodeStatus::after_restart).collect();
+        cluster.settle(|_| false);
+        assert_eq!(cluster.standing(), [Standing::Voting; 3]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Tooth {
     InstallBelowFloor,
     /// A node whose disk is new votes at once.
     LostDiskVotes,
+    /// A node votes at once after a restart, whatever its disk holds.
+    OldDiskVotes,
     /// A refilled node votes though the others still take what is below its floor.
     RefillWithoutFloor,
     /// A lock's fence does not grow past the one before.
@@ -66,7 +68,7 @@ pub enum Tooth {
 
 impl Tooth {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::EqualBallotPromised,
         Self::HintOverNewer,
         Self::ForgetWithoutFloor,
@@ -86,6 +88,7 @@ impl Tooth {
         Self::CollectedWithoutFloor,
         Self::InstallBelowFloor,
         Self::LostDiskVotes,
+        Self::OldDiskVotes,
         Self::RefillWithoutFloor,
         Self::FenceStandsStill,
         Self::BlindOverFence,
