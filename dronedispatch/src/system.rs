@@ -139,7 +139,10 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// Starts the kvstores and kvfront.
 fn start_kv(args: &UpArgs, stores: Vec<TcpListener>, front: TcpListener) -> anyhow::Result<Vec<Layer>> {
-    let urls = stores.iter().map(url).collect::<Result<Vec<_>, _>>()?.join(",");
+    // Named, so that keys stay where they are when the ports are others at the next start.
+    let named = |(name, store)| url(store).map(|url| format!("{name}={url}"));
+    let backends = KVSTORES.into_iter().zip(&stores).map(named);
+    let backends = backends.collect::<Result<Vec<_>, _>>()?.join(",");
     let mut nodes = Layer::new();
     for (name, listener) in KVSTORES.into_iter().zip(stores) {
         let db_file = args.data_dir.join(name).with_extension("db");
@@ -147,7 +150,7 @@ fn start_kv(args: &UpArgs, stores: Vec<TcpListener>, front: TcpListener) -> anyh
         nodes.start(name, |stop| kvstore::run(config, listener, stop));
     }
     let mut coordinator = Layer::new();
-    let config: kvfront::Config = settings("kvfront", [("--backends", urls.into())])?;
+    let config: kvfront::Config = settings("kvfront", [("--backends", backends.into())])?;
     coordinator.start("kvfront", |stop| kvfront::run(config, front, stop));
     Ok(vec![coordinator, nodes])
 }

@@ -47,8 +47,8 @@ pub struct Config {
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:9000", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
-    /// The kvstores, comma-separated URLs like http://kvstore_a:9000; the same set in every kvfront, in any order
-    #[arg(long, env = "BACKENDS", value_name = "URLS")]
+    /// The kvstores, comma-separated: URLs like http://kvstore_a:9000, or NAME=URL for one that may move; the same names in every kvfront, in any order
+    #[arg(long, env = "BACKENDS", value_name = "NODES")]
     pub backends: String,
 
     /// Copies of each key at rest (1 to the number of kvstores)
@@ -133,7 +133,9 @@ impl Program for Config {
                 Err(SettingError::new("RF", rf, takes))
             }
             Err(error) => {
-                let takes = format!("distinct URLs like http://kvstore_a:9000, comma-separated ({error})");
+                let takes = format!(
+                    "distinct nodes like http://kvstore_a:9000 or a=http://kvstore_a:9000, comma-separated ({error})"
+                );
                 Err(SettingError::new("BACKENDS", format!("{:?}", self.backends), takes))
             }
         }

@@ -94,9 +94,9 @@ pub(crate) async fn run(front: Arc<Front>, seen: Arc<HintsSeen>, every: Duration
 }
 
 async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &mut Cursor) -> Result<(), String> {
-    let url = &front.ring.backends()[node].url;
+    let backend = &front.ring.backends()[node];
     if front.transport.is_suspected(node) {
-        return Err(format!("{url}: suspected to be away"));
+        return Err(format!("{backend}: suspected to be away"));
     }
     for _ in 0..PAGES_PER_PASS {
         let list = List::Hints {
@@ -106,7 +106,7 @@ async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &
             .transport
             .page(node, list, PAGE_RECORDS)
             .await
-            .map_err(|e| format!("{url}: {}", e.reason))?;
+            .map_err(|e| format!("{backend}: {}", e.reason))?;
         let last = page.records.iter().map(|record| record.commit).max();
         let handed_over: Vec<bool> = stream::iter(page.records)
             .map(|record| async move {
@@ -121,7 +121,7 @@ async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &
         let end = page.end || last.is_none();
         // Before the end of the list, what is behind this page is not known: show at least what is.
         seen.set(node, left);
-        front.metrics.hints_waiting(url, left);
+        front.metrics.hints_waiting(&backend.name, left);
         *cursor = match last {
             Some(after_commit) if !end => Cursor {
                 after_commit,

@@ -114,7 +114,7 @@ async fn watch_quorum(front: Arc<Front>, beat: Heartbeat, stop: Shutdown) {
             .filter(|&node| front.transport.is_suspected(node))
             .collect();
         for (node, backend) in front.ring.backends().iter().enumerate() {
-            front.metrics.suspected(&backend.url, away.contains(&node));
+            front.metrics.suspected(&backend.name, away.contains(&node));
         }
         if away.len() <= front.ring.may_be_missing() && front.is_learnt() {
             beat.ok();

@@ -1,130 +1,35 @@
 //! Where a key lives: key → partition → preference list of distinct nodes, homes first.
 //!
-//! What it promises: the same set of backend URLs and the same RF give the same lists in every kvfront and every version, whatever the
+//! What it promises: the same set of node names and the same RF give the same lists in every kvfront and every version, whatever the
 //! order of `BACKENDS` (otherwise two coordinators would write one key to different homes). Every list names each node at most once.
 //!
-//! Nothing here leans on an unspecified hash: positions on the ring are [`stable_hash`], which this file spells out and golden tests
+//! Nothing here leans on an unspecified hash: positions on the ring are [`stable_hash`], which `register` spells out and golden tests
 //! pin. `hashring` keeps the circle and is asked once, when the table is filled: its `get_with_replicas` answers *virtual* nodes and
 //! copies the whole ring per call, so we walk on until enough distinct nodes were met, and never ask it again.
 
+mod backend;
+
+use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use hashring::HashRing;
-use register::Key;
+use register::hashing::{PARTITION_BITS, partition_of};
+use register::{Epoch, Key};
+
+pub use register::hashing::{PARTITIONS, stable_hash};
+
+pub use self::backend::{Backend, NODES_MAX, RingError};
 
 /// Virtual nodes per node: the shares of the nodes then differ by about a tenth.
 pub const VNODES_PER_NODE: usize = 128;
-/// Partitions of the key space: the table that a key is looked up in. A power of two.
-pub const PARTITIONS: usize = 1 << PARTITION_BITS;
-/// Bits of a key's hash that choose its partition.
-const PARTITION_BITS: u32 = 12;
-/// More nodes than this are a mistake in `BACKENDS`.
-pub const NODES_MAX: usize = 256;
-
-/// Why no ring can be built of these settings.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RingError {
-    /// `BACKENDS` names nothing.
-    #[error("BACKENDS is empty: expected at least one URL like http://kvstore_a:9000, comma-separated")]
-    NoBackends,
-    /// One entry is no plain `http://host:port` URL.
-    #[error("BACKENDS entry {entry:?}: {problem}; expected http://HOST:PORT without a path")]
-    BadUrl {
-        /// The entry as given.
-        entry: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// One node is named twice.
-    #[error("BACKENDS names {0} twice: each node may appear once")]
-    Duplicate(String),
-    /// Too many nodes.
-    #[error("BACKENDS names {0} nodes, at most {NODES_MAX} are possible")]
-    TooMany(usize),
-    /// `RF` does not fit.
-    #[error("RF={rf} with {nodes} backend(s): RF must be at least 1 and at most the number of nodes in BACKENDS")]
-    BadRf {
-        /// The replication factor asked for.
-        rf: usize,
-        /// Nodes there are.
-        nodes: usize,
-    },
-}
-
-/// A backend URL in its one canonical form, `http://host:port` in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Backend {
-    /// `http://host:port`: the node's name everywhere (ring, hints, answers).
-    pub url: Arc<str>,
-    /// `host:port`, to connect to and for the `Host` header.
-    pub authority: Arc<str>,
-}
-
-impl Backend {
-    /// Parses one entry of `BACKENDS`. A missing port means 80; a single trailing slash is forgiven.
-    pub fn parse(entry: &str) -> Result<Self, RingError> {
-        let bad = |problem: String| RingError::BadUrl {
-            entry: entry.to_owned(),
-            problem,
-        };
-        let uri: http::Uri = entry.trim().parse().map_err(|e| bad(format!("not a URL ({e})")))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some(other) => return Err(bad(format!("scheme {other} is not supported"))),
-            None => return Err(bad("the scheme is missing".to_owned())),
-        }
-        let authority = uri.authority().ok_or_else(|| bad("the host is missing".to_owned()))?;
-        if authority.as_str().contains('@') {
-            return Err(bad("user names are not supported".to_owned()));
-        }
-        if authority.host().is_empty() {
-            return Err(bad("the host is missing".to_owned()));
-        }
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err(bad(format!("the path {:?} is not supported", uri.path())));
-        }
-        // Not `authority.port()`, which is silent about a port that is no number.
-        let after_host = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-        let port = match after_host.strip_prefix(':') {
-            Some(port) => port
-                .parse::<u16>()
-                .map_err(|_| bad(format!("the port {port:?} is no number up to 65535")))?,
-            None => 80,
-        };
-        let authority = format!("{}:{port}", authority.host().to_ascii_lowercase());
-        Ok(Self {
-            url: format!("http://{authority}").into(),
-            authority: authority.into(),
-        })
-    }
-
-    /// Parses the whole of `BACKENDS`: distinct nodes, sorted by URL. The order of the sorted list is the nodes' numbering in this
-    /// process; no answer depends on the order they were given in.
-    pub fn parse_list(list: &str) -> Result<Vec<Self>, RingError> {
-        let mut backends = list
-            .split(',')
-            .filter(|entry| !entry.trim().is_empty())
-            .map(Self::parse)
-            .collect::<Result<Vec<_>, _>>()?;
-        backends.sort();
-        if let Some(pair) = backends.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(RingError::Duplicate(pair[0].url.to_string()));
-        }
-        match backends.len() {
-            0 => Err(RingError::NoBackends),
-            n if n > NODES_MAX => Err(RingError::TooMany(n)),
-            _ => Ok(backends),
-        }
-    }
-}
 
 /// The preference list of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preference {
     /// Node numbers (indices into [`Ring::backends`]), homes first, then spares. A place in this list is a *rank*.
     pub nodes: Vec<usize>,
-    /// The nodes' URLs in the same order.
+    /// The nodes' names in the same order.
     pub names: Vec<Arc<str>>,
     /// How many of them are homes.
     pub homes: usize,
@@ -154,6 +59,7 @@ pub fn quorum_of(members: usize) -> usize {
 #[derive(Debug)]
 pub struct Ring {
     backends: Vec<Backend>,
+    epoch: Epoch,
     rf: usize,
     list_len: usize,
     table: Vec<Arc<Preference>>,
@@ -178,7 +84,7 @@ impl Ring {
                 .enumerate()
                 .flat_map(|(node, backend)| {
                     (0..VNODES_PER_NODE).map(move |i| VNode {
-                        point: stable_hash(format!("{}#{i}", backend.url).as_bytes()),
+                        point: stable_hash(format!("{}#{i}", backend.name).as_bytes()),
                         node,
                     })
                 })
@@ -198,6 +104,7 @@ impl Ring {
             table.push(list);
         }
         Ok(Self {
+            epoch: epoch_of(&backends, rf),
             backends,
             rf,
             list_len,
@@ -205,23 +112,28 @@ impl Ring {
         })
     }
 
-    /// Which partition a key falls into.
-    #[must_use]
-    pub fn partition(key: &Key) -> usize {
-        usize::try_from(stable_hash(key.as_text().as_bytes()) >> (u64::BITS - PARTITION_BITS))
-            .expect("twelve bits fit every usize")
-    }
-
     /// Where a key lives.
     #[must_use]
     pub fn preference(&self, key: &Key) -> &Arc<Preference> {
-        &self.table[Self::partition(key)]
+        &self.table[partition_of(key)]
     }
 
-    /// The nodes, sorted by URL. A node's number is its place here.
+    /// Where the keys of a partition live; `None` for a number that is not below [`PARTITIONS`].
+    #[must_use]
+    pub fn preference_of_partition(&self, partition: usize) -> Option<&Arc<Preference>> {
+        self.table.get(partition)
+    }
+
+    /// The nodes, sorted by name. A node's number is its place here.
     #[must_use]
     pub fn backends(&self) -> &[Backend] {
         &self.backends
+    }
+
+    /// Names this ring: rings of other nodes, another RF or another way of spreading keys are called otherwise. URLs are no part of it.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Copies of a key at rest.
@@ -282,7 +194,7 @@ fn walk(
             nodes.push(vnode.node);
         }
     }
-    let names = nodes.iter().map(|&node| Arc::clone(&backends[node].url)).collect();
+    let names = nodes.iter().map(|&node| Arc::clone(&backends[node].name)).collect();
     Preference {
         nodes,
         names,
@@ -290,21 +202,14 @@ fn walk(
     }
 }
 
-/// The hash of ring positions and keys: 64-bit FNV-1a, then MurmurHash3's 64-bit finaliser, because FNV alone leaves the high bits,
-/// which choose the partition, almost untouched by the last bytes of a key. Part of the data format: never change it.
-#[must_use]
-pub fn stable_hash(bytes: &[u8]) -> u64 {
-    const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
-    let mut hash = FNV_OFFSET;
-    for &byte in bytes {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+/// Part of what coordinators and nodes of all versions agree on, like the hash it is made with.
+fn epoch_of(backends: &[Backend], rf: usize) -> Epoch {
+    let mut text = format!("rf={rf} partitions={PARTITIONS} vnodes={VNODES_PER_NODE}");
+    for backend in backends {
+        // Writing to a `String` cannot fail. No name contains a line's end.
+        let _ = write!(text, "\n{}", backend.name);
     }
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
+    Epoch(stable_hash(text.as_bytes()))
 }
 
 /// A virtual node: its place on the circle is computed by us, `hashring` only sorts by it.
@@ -362,8 +267,10 @@ mod tests {
 
     use proptest::prelude::{Just, ProptestConfig, Strategy, prop_assert, prop_assert_eq, proptest};
 
-    use super::{Backend, PARTITIONS, Ring, RingError, stable_hash};
     use register::Key;
+    use register::hashing::partition_of;
+
+    use super::{Backend, PARTITIONS, Ring, RingError, stable_hash};
 
     fn ring(list: &str, rf: usize) -> Ring {
         Ring::new(Backend::parse_list(list).unwrap(), rf).unwrap()
@@ -376,8 +283,8 @@ mod tests {
     fn the_hash_is_pinned() {
         assert_eq!(stable_hash(b""), 0xefd0_1f60_ba99_2926);
         assert_eq!(stable_hash(b"dzones:config"), 0xaf01_984f_4dbf_ed28);
-        assert_eq!(Ring::partition(&Key::data("zones:config")), 2_800);
-        assert_eq!(Ring::partition(&Key::data("ü/:")), 3_116);
+        assert_eq!(partition_of(&Key::data("zones:config")), 2_800);
+        assert_eq!(partition_of(&Key::data("ü/:")), 3_116);
     }
 
     #[test]
@@ -392,38 +299,39 @@ mod tests {
     }
 
     #[test]
-    fn urls_have_one_form() {
-        for (given, url) in [
-            ("http://A:9000", "http://a:9000"),
-            (" http://a:9000/ ", "http://a:9000"),
-            ("http://a", "http://a:80"),
-            ("http://[::1]:7", "http://[::1]:7"),
-            ("http://kvstore_a:9000", "http://kvstore_a:9000"),
-        ] {
-            assert_eq!(&*Backend::parse(given).unwrap().url, url);
+    fn names_place_keys_and_urls_do_not() {
+        let (plain, elsewhere) = (
+            ring("a=http://x:1,b=http://x:2,c=http://x:3", 2),
+            "c=http://z:9,b=http://y:2,a=http://x:3",
+        );
+        let moved = ring(elsewhere, 2);
+        for i in 0..50 {
+            let key = Key::data(&format!("delivery:{i}"));
+            assert_eq!(plain.preference(&key), moved.preference(&key));
         }
-        for bad in [
-            "",
-            "a:9000",
-            "https://a:1",
-            "http://",
-            "http://a:99999",
-            "http://a:1/x",
-            "http://u@a:1",
-            "http://a:1?x=1",
-            "http://a:",
-        ] {
-            assert!(matches!(Backend::parse(bad), Err(RingError::BadUrl { .. })), "{bad:?}");
-        }
+        assert_eq!(plain.epoch(), moved.epoch());
+        assert_eq!(&*moved.backends()[0].url, "http://x:3");
     }
 
     #[test]
-    fn bad_lists_are_named() {
-        assert_eq!(Backend::parse_list(" , "), Err(RingError::NoBackends));
-        assert_eq!(
-            Backend::parse_list("http://a:1,http://A:1/"),
-            Err(RingError::Duplicate("http://a:1".into()))
-        );
+    fn another_ring_has_another_epoch() {
+        let epochs: Vec<_> = [
+            (THREE, 2),
+            (THREE, 1),
+            (
+                "a=http://kvstore_a:9000,b=http://kvstore_b:9000,c=http://kvstore_c:9000",
+                2,
+            ),
+            ("http://kvstore_a:9000,http://kvstore_b:9000", 2),
+        ]
+        .map(|(list, rf)| ring(list, rf).epoch())
+        .to_vec();
+        assert_eq!(epochs.iter().collect::<HashSet<_>>().len(), epochs.len());
+        assert_eq!(epochs[0].0, 0x545f_8d31_97a8_318c, "computed by a program of its own");
+    }
+
+    #[test]
+    fn rf_has_to_fit() {
         let one = Backend::parse_list("http://a:1").unwrap();
         assert_eq!(
             Ring::new(one.clone(), 2).unwrap_err(),

@@ -244,7 +244,7 @@ async fn stable_pages(front: &Front, range: &ScanRange, records: usize) -> Resul
     }
     let silent = (0..nodes)
         .filter(|&node| front.transport.is_suspected(node))
-        .map(|node| url(front, node))
+        .map(|node| shown(front, node))
         .collect();
     let reason = "while a node is missing, others keep moving records to their homes; try again".to_owned();
     let answered = nodes - may_be_missing;
@@ -277,20 +277,20 @@ fn too_few(front: &Front, pages: &[Result<PageReply, String>]) -> OpError {
         .collect();
     let reason = failed
         .iter()
-        .map(|(node, e)| format!("{}: {e}", url(front, *node)))
+        .map(|(node, e)| format!("{}: {e}", shown(front, *node)))
         .collect::<Vec<_>>()
         .join("; ");
     OpError::Unavailable {
         answered: nodes - failed.len(),
         needed: nodes - front.ring.may_be_missing(),
         of: nodes,
-        silent: failed.iter().map(|(node, _)| url(front, *node)).collect(),
+        silent: failed.iter().map(|(node, _)| shown(front, *node)).collect(),
         reason,
     }
 }
 
-fn url(front: &Front, node: usize) -> String {
-    front.ring.backends()[node].url.to_string()
+fn shown(front: &Front, node: usize) -> String {
+    front.ring.backends()[node].to_string()
 }
 
 #[cfg(test)]

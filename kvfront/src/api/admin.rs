@@ -11,6 +11,8 @@ use crate::ring::{PARTITIONS, VNODES_PER_NODE};
 /// One node in `/cluster`.
 #[derive(Debug, Serialize)]
 struct NodeReport {
+    /// What `BACKENDS` calls it; its URL when it has no name of its own.
+    name: String,
     url: String,
     /// Answers; false while it is suspected.
     up: bool,
@@ -48,6 +50,7 @@ pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
         .map(|(node, backend)| {
             let (status, queued) = front.transport.status(node);
             NodeReport {
+                name: backend.name.to_string(),
                 url: backend.url.to_string(),
                 up: !status.suspected,
                 error: status.error,

@@ -255,20 +255,20 @@ impl Node {
 
     fn answered(&self, sign: Sign) {
         if self.health.answered(sign, self.clocks.now_unix_ms()) {
-            tracing::info!(node = %self.backend.url, "node answers");
+            tracing::info!(node = %self.backend, "node answers");
             self.came_back.notify_one();
         }
     }
 
     /// Notes a failure in health and metrics.
     pub(super) fn failed(&self, call: &'static str, reason: &str) {
-        self.metrics.node_error(&self.backend.url, call);
+        self.metrics.node_error(&self.backend.name, call);
         self.suspect(reason);
     }
 
     fn suspect(&self, reason: &str) {
         if self.health.suspect(reason) {
-            tracing::warn!(node = %self.backend.url, reason, "node suspected");
+            tracing::warn!(node = %self.backend, reason, "node suspected");
         }
     }
 
