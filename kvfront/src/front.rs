@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use register::change::Command;
-use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome};
+use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome, Retry};
 use register::{Key, RequestId};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -52,6 +52,17 @@ pub enum NotStarted {
         "too many operations are under way (at most {0}, MAX_CONCURRENT_OPS); nothing was changed, try again shortly"
     )]
     Busy(usize),
+}
+
+/// A change as its client named it, so that sending it again does not make it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientRequest {
+    /// Drawn at random by the client for one change of one key, and the same in every attempt. Not 0 ([`RequestId::NOBODY`]).
+    pub id: RequestId,
+    /// In a repetition: when the first attempt was sent at the earliest, in Unix milliseconds, by a clock within `MAX_CLOCK_SKEW_MS`. A
+    /// later time than the true one could let the change be made twice; an earlier one only makes *outcome unknown* likelier. None in
+    /// the first attempt.
+    pub first_attempt_unix_ms: Option<u64>,
 }
 
 impl Front {
@@ -131,22 +142,35 @@ impl Front {
             .map_err(|_| NotStarted::Busy(self.slots_max))
     }
 
-    /// Runs one command on one key. Changes of one key take turns: proposals of one kvfront would otherwise only get in each other's way.
-    /// That is for speed and fewer unknown outcomes; nothing is safe because of it, as other kvfronts take part all the same.
+    /// Runs one command on one key, under an id that nobody else uses: [`Self::run_with`] without a client's request.
     pub async fn run(&self, key: &Key, command: Command, consistency: Consistency) -> Outcome {
+        self.run_with(key, command, consistency, None).await
+    }
+
+    /// Runs one command on one key; with `request`, as one of maybe several attempts that together take effect once. Changes of one key
+    /// take turns: proposals of one kvfront would otherwise only get in each other's way. That is for speed and fewer unknown outcomes;
+    /// nothing is safe because of it, as other kvfronts take part all the same.
+    pub async fn run_with(
+        &self,
+        key: &Key,
+        command: Command,
+        consistency: Consistency,
+        request: Option<ClientRequest>,
+    ) -> Outcome {
+        let is_repetition = request.is_some_and(|request| request.first_attempt_unix_ms.is_some());
         let kind = kind_of(&command);
         let _turn = match command {
             Command::Get => None,
             _ => match timeout(Duration::from_millis(self.limits.deadline_ms), self.turn_of(key).lock()).await {
                 Ok(turn) => Some(turn),
-                Err(_) => return self.no_turn(key),
+                Err(_) => return self.no_turn(key, is_repetition),
             },
         };
         let preference = Arc::clone(self.ring.preference(key));
-        let request = RequestId(rand::random());
         let operation = Operation::new(
+            key.clone(),
             command,
-            request,
+            self.retry(request),
             consistency,
             self.members(&preference),
             self.read_repair,
@@ -160,8 +184,28 @@ impl Front {
         &self.turns[usize::try_from(stripe).unwrap_or_default()]
     }
 
-    fn no_turn(&self, key: &Key) -> Outcome {
+    fn retry(&self, request: Option<ClientRequest>) -> Retry {
+        match request {
+            // Zero, which names nobody, is drawn once in 2^64; 1 stands in for it.
+            None => Retry::Never(RequestId(rand::random::<u64>().max(1))),
+            Some(ClientRequest {
+                id,
+                first_attempt_unix_ms: None,
+            }) => Retry::First(id),
+            Some(ClientRequest {
+                id,
+                first_attempt_unix_ms: Some(first_unix_ms),
+            }) => Retry::repeated(id, first_unix_ms, self.clocks.max_skew_ms()),
+        }
+    }
+
+    fn no_turn(&self, key: &Key, is_repetition: bool) -> Outcome {
         let preference = self.ring.preference(key);
+        if is_repetition {
+            let reason =
+                "an earlier attempt may have taken effect; other changes of this key were under way".to_owned();
+            return Outcome::Unknown { reason };
+        }
         Outcome::Unavailable {
             answered: 0,
             needed: preference.quorum(),
@@ -177,7 +221,8 @@ impl Front {
     /// Commits again, by an identity change, whatever a key holds.
     pub async fn settle(&self, key: &Key) -> Outcome {
         let preference = Arc::clone(self.ring.preference(key));
-        let operation = Operation::settle(RequestId(rand::random()), self.members(&preference));
+        let request = RequestId(rand::random::<u64>().max(1));
+        let operation = Operation::settle(key.clone(), request, self.members(&preference));
         self.drive("settle", key, &preference, operation).await
     }
 

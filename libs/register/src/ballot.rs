@@ -146,7 +146,7 @@ pub struct SkewError {
 }
 
 /// A hybrid logical clock: never goes back, stays close to the wall clock, and refuses to be dragged ahead.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Clock {
     last: HlcTime,
     incarnation: u64,

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ballot::Ballot;
 
-/// How long a state remembers a change, in milliseconds before its newest one: an operation's deadline, and the skew of clocks.
+/// How long a state remembers a change, in milliseconds before its newest one: an operation's deadline, and the skew of clocks. The last
+/// one is remembered however old it is. So a request that is repeated later than this may find that others have changed the key since
+/// and that it cannot be told any more whether it took effect.
 pub const LINEAGE_KEEP_MS: u64 = 3_000;
 
 /// Most changes a state remembers, however young: that many may pass by an operation whose answers were lost, and its outcome is still
@@ -69,12 +71,18 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Names one logical operation of one client, across the retries of its coordinator.
+/// Names one logical operation of one client, across all attempts at it. Random, so that two never meet in one lineage; not
+/// [`RequestId::NOBODY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
+impl RequestId {
+    /// In a lineage: a change that nobody asked for, the end of a value whose time had come. No request may be called so.
+    pub const NOBODY: Self = Self(0);
+}
+
 /// The value of a register together with what must travel with it. Replicas that accepted one ballot hold equal states.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct State {
     /// JSON text; `None` is a tombstone: deleted, expired, or a lock nobody holds.
     pub value: Option<Arc<str>>,
@@ -89,7 +97,7 @@ pub struct State {
 }
 
 /// The last changes a state was made by: tells whether a change whose answers were lost is part of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lineage {
     /// Every change after this ballot that is part of the state is in `changes`; of those up to it nothing is known. A blind write, which
     /// knows nothing of what it replaces, sets it to its own ballot; a change that is dropped from the list, to that one's.
@@ -134,6 +142,14 @@ impl Lineage {
         }
     }
 
+    /// The ballot at which this request's change was made, if it is among those remembered.
+    #[must_use]
+    pub fn made_by(&self, request: RequestId) -> Option<Ballot> {
+        let changes = self.changes.iter().rev();
+        let mut its = changes.filter(|(_, by)| *by == request && *by != RequestId::NOBODY);
+        its.next().map(|(made, _)| *made)
+    }
+
     /// Whether the change made at `ballot` is part of the state.
     #[must_use]
     pub fn descent(&self, ballot: Ballot) -> Descent {
@@ -170,7 +186,7 @@ impl State {
 }
 
 /// What a node keeps of one key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Ballot at which `state` was accepted; zero when nothing was.
     pub accepted: Ballot,

@@ -239,7 +239,12 @@ proptest! {
             if let Some(next) = applied.next {
                 prop_assert!(next.fence >= state.as_ref().map_or(0, |state| state.fence));
                 prop_assert!(next.lineage.changes.len() <= LINEAGE_MAX);
-                prop_assert_eq!(next.lineage.changes.last(), Some(&(at(now), RequestId(now))));
+                let by = if applied.answer.tells_of_a_change() { RequestId(now) } else { RequestId::NOBODY };
+                prop_assert_eq!(next.lineage.changes.last(), Some(&(at(now), by)));
+                if applied.answer.tells_of_a_change() {
+                    prop_assert_eq!(next.lineage.made_by(RequestId(now)), Some(at(now)));
+                }
+                prop_assert_eq!(next.lineage.made_by(RequestId::NOBODY), None);
                 state = Some(next);
             }
             if command.is_blind() {

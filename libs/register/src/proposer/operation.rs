@@ -1,14 +1,19 @@
-//! One operation, from start to outcome: its rounds and its timers. What answers prove is told in `judging`.
+//! One operation, from start to outcome: what it knows, and the events it takes. How rounds begin is told in `rounds`, what answers
+//! prove in `judging` and (of accepts, and of changes that were lost) in `settling`, how it ends in `ending`.
 
+mod ending;
 mod judging;
+mod rounds;
+mod settling;
 
 use super::evidence::Doubt;
+use super::retry::Retry;
 use super::round::Round;
 use super::{Action, Consistency, Coordinator, Event, Members, Outcome};
-use crate::ballot::{Ballot, SkewError};
-use crate::change::{self, Answer, Command};
+use crate::ballot::{Ballot, HlcTime};
+use crate::change::{Answer, Command};
 use crate::message::Request;
-use crate::state::{RequestId, State};
+use crate::state::{Key, RequestId};
 
 /// Replies to sends that nobody waits for carry this round.
 const UNWATCHED: u32 = 0;
@@ -17,7 +22,7 @@ const UNWATCHED: u32 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timer {
     Deadline,
-    /// Ask the spares.
+    /// A home has been silent for long: ask the spares, or stop waiting for it where no spare could help.
     Spare,
     /// Stop waiting for this round.
     Phase,
@@ -44,7 +49,7 @@ impl Timer {
 }
 
 /// A change that some nodes took and some did not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Lost {
     /// The ballot it was sent at.
     ballot: Ballot,
@@ -53,11 +58,12 @@ struct Lost {
 }
 
 /// What an accept round is for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Purpose {
     /// The command's own change.
     Change { answer: Answer },
-    /// No change of the command's: the state that a refusal or a read rests on is committed before it is told.
+    /// No change of the command's: the state that a refusal, a read or the answer to a repeated request rests on is committed before it
+    /// is told.
     Confirm { answer: Answer },
     /// Settling a lost change: it is part of what is being committed.
     Adopt { lost: Lost },
@@ -65,7 +71,7 @@ enum Purpose {
     Bury { lost: Lost },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// Not begun, or between rounds; the pause timer begins this.
     Paused(Next),
@@ -91,7 +97,7 @@ enum Phase {
 }
 
 /// What a pause ends with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Next {
     Begin,
     Change,
@@ -99,10 +105,15 @@ enum Next {
 }
 
 /// One operation on one register. See the [module](super).
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
+    key: Key,
     command: Command,
-    request: RequestId,
+    retry: Retry,
+    /// Another attempt may have been made from this time on, and the lineage must reach back to it before this one is made.
+    other_attempts_from: Option<HlcTime>,
+    /// Time of the first ballot used.
+    first_ballot: Option<HlcTime>,
     consistency: Consistency,
     members: Members,
     read_repair: bool,
@@ -128,22 +139,31 @@ struct Context<'a> {
 }
 
 impl Operation {
-    /// An operation that has not begun. `request` names it across its retries.
+    /// An operation on `key` that has not begun. `retry` names it across all attempts at it.
     #[must_use]
     pub fn new(
+        key: Key,
         command: Command,
-        request: RequestId,
+        retry: Retry,
         consistency: Consistency,
         members: Members,
         read_repair: bool,
     ) -> Self {
-        let one = consistency == Consistency::One && matches!(command, Command::Get | Command::Put { fence: None, .. });
+        let may_be_one = match command {
+            Command::Get => true,
+            // Whether one ack made a change cannot be told later, so what is to take effect once is a quorum's business.
+            Command::Put { fence: None, .. } => !retry.is_clients(),
+            _ => false,
+        };
         let nodes = members.names.len();
         let suspected = members.suspected.iter().take(members.homes).any(|suspected| *suspected);
         Self {
+            key,
             command,
-            request,
-            consistency: if one { Consistency::One } else { Consistency::Quorum },
+            retry,
+            other_attempts_from: retry.not_before(),
+            first_ballot: None,
+            consistency: if may_be_one { consistency } else { Consistency::Quorum },
             members,
             read_repair,
             settle: false,
@@ -160,12 +180,23 @@ impl Operation {
     /// The identity change: commits whatever is newest at a new ballot, so that older promises and half-done writes stand in nobody's
     /// way any more. Answers what a get would.
     #[must_use]
-    pub fn settle(request: RequestId, members: Members) -> Self {
+    pub fn settle(key: Key, request: RequestId, members: Members) -> Self {
+        let retry = Retry::Never(request);
         Self {
             settle: true,
             by_change: true,
-            ..Self::new(Command::Get, request, Consistency::Quorum, members, true)
+            ..Self::new(key, Command::Get, retry, Consistency::Quorum, members, true)
         }
+    }
+
+    fn request(&self) -> RequestId {
+        self.retry.request()
+    }
+
+    /// The register it is about.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     /// Takes one event, gives what is to be done about it. After [`Action::Done`] nothing more comes.
@@ -206,6 +237,16 @@ impl Operation {
         round == self.round.number && !matches!(self.phase, Phase::Paused(_))
     }
 
+    fn is_refused_change(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Accept {
+                purpose: Purpose::Change { .. },
+                ..
+            }
+        ) && self.round.refusals() > 0
+    }
+
     fn wake(&mut self, cx: &mut Context<'_>, timer: u32) {
         match Timer::of(timer) {
             (Timer::Deadline, _) => self.give_up(cx, "the deadline has passed"),
@@ -217,7 +258,11 @@ impl Operation {
                 }
             }
             (Timer::Spare, _) if !matches!(self.phase, Phase::Paused(_)) => {
-                if self.round.waiting() > 0 {
+                if self.round.waiting() > 0 && self.is_refused_change() {
+                    // It waited only to see whether the others refuse it as well.
+                    self.round.give_up_waiting();
+                    self.advance(cx);
+                } else if self.round.waiting() > 0 {
                     self.ask_spares(cx);
                 }
             }
@@ -228,228 +273,6 @@ impl Operation {
             }
             (Timer::Spare | Timer::Phase, _) => {}
         }
-    }
-
-    // ---- beginning rounds ----
-
-    fn begin(&mut self, cx: &mut Context<'_>, next: Next) {
-        match next {
-            Next::Begin if self.by_change => self.begin_change(cx),
-            Next::Begin if self.command == Command::Get => {
-                self.start_round(cx, Phase::Read, Request::Read, self.spares_at_once);
-            }
-            Next::Begin if self.command.is_blind() => self.begin_blind(cx),
-            Next::Begin | Next::Change => self.begin_change(cx),
-            Next::Learn(lost) => self.begin_learn(cx, lost),
-        }
-    }
-
-    /// Draws a ballot above everything seen; ends the operation when what was seen lies beyond the skew bound.
-    fn draw(&mut self, cx: &mut Context<'_>) -> Option<Ballot> {
-        match cx.coordinator.clock.ballot_above(self.seen, cx.now_unix_ms) {
-            Ok(ballot) => Some(ballot),
-            Err(error) => {
-                self.skewed(cx, error);
-                None
-            }
-        }
-    }
-
-    fn begin_blind(&mut self, cx: &mut Context<'_>) {
-        let Some(ballot) = self.draw(cx) else { return };
-        // Only blind commands come here, and each of those makes a state of nothing.
-        let Some(state) = change::blind_state(&self.command, ballot, self.request) else {
-            return self.begin_change(cx);
-        };
-        let purpose = Purpose::Change {
-            answer: Answer::Written { version: ballot },
-        };
-        self.start_accept(cx, ballot, state, purpose, true);
-    }
-
-    fn begin_change(&mut self, cx: &mut Context<'_>) {
-        let Some(ballot) = self.draw(cx) else { return };
-        self.start_round(
-            cx,
-            Phase::Prepare { ballot },
-            Request::Prepare { ballot },
-            self.spares_at_once,
-        );
-    }
-
-    fn begin_learn(&mut self, cx: &mut Context<'_>, lost: Lost) {
-        let drawn = cx
-            .coordinator
-            .clock
-            .ballot_above(self.seen.max(lost.ballot), cx.now_unix_ms);
-        match drawn {
-            Ok(ballot) => {
-                let phase = Phase::Learn { lost, ballot };
-                self.start_round(cx, phase, Request::Prepare { ballot }, self.spares_at_once);
-            }
-            Err(error) => self.end(
-                cx,
-                Outcome::Unknown {
-                    reason: error.to_string(),
-                },
-            ),
-        }
-    }
-
-    fn start_accept(&mut self, cx: &mut Context<'_>, ballot: Ballot, state: State, purpose: Purpose, blind: bool) {
-        // Where a spare has just promised in a home's stead, it takes the accept in its stead too; otherwise no spare is given a copy.
-        let homes_heard = self.round.held().filter(|(rank, _)| *rank < self.members.homes).count();
-        let spares = if blind {
-            self.spares_at_once
-        } else {
-            homes_heard < self.members.homes
-        };
-        let request = Request::Accept {
-            ballot,
-            state,
-            blind,
-            reserve: None,
-            hint_for: None,
-        };
-        self.start_round(cx, Phase::Accept { ballot, purpose, blind }, request, spares);
-    }
-
-    fn start_round(&mut self, cx: &mut Context<'_>, phase: Phase, request: Request, spares: bool) {
-        self.round = Round::new(self.round.number + 1, request, self.members.names.len());
-        self.phase = phase;
-        for rank in 0..self.members.homes {
-            self.ask(cx, rank);
-        }
-        if spares {
-            self.ask_spares(cx);
-        } else if self.members.homes < self.members.names.len() {
-            cx.wake(
-                Timer::Spare.number(self.round.number),
-                cx.coordinator.limits.spare_after_ms,
-            );
-        }
-        cx.wake(Timer::Phase.number(self.round.number), cx.coordinator.limits.phase_ms);
-    }
-
-    fn ask_spares(&mut self, cx: &mut Context<'_>) {
-        for rank in self.members.homes..self.members.names.len() {
-            if self.round.is_unasked(rank) {
-                self.ask(cx, rank);
-            }
-        }
-    }
-
-    fn ask(&mut self, cx: &mut Context<'_>, rank: usize) {
-        let mut request = self.round.request.clone();
-        if let Request::Accept { hint_for, .. } = &mut request
-            && rank >= self.members.homes
-        {
-            let home = self.hinted_home();
-            *hint_for = Some(self.members.names[home].clone());
-        }
-        self.round.ask(rank);
-        cx.actions.push(Action::Send {
-            round: self.round.number,
-            rank,
-            request,
-        });
-    }
-
-    /// The home whose place a spare takes: one believed gone, else the first that has not answered.
-    fn hinted_home(&self) -> usize {
-        let suspected = self
-            .members
-            .suspected
-            .iter()
-            .take(self.members.homes)
-            .position(|suspected| *suspected);
-        suspected.unwrap_or_else(|| self.round.missing_home(self.members.homes))
-    }
-
-    /// Begins `next` after a random pause.
-    fn pause(&mut self, cx: &mut Context<'_>, next: Next) {
-        self.seen = self.seen.max(self.round.higher);
-        let after_ms = cx.coordinator.pause_ms(self.tries);
-        self.tries += 1;
-        // A number of its own, so that answers and timers of the round before are ignored.
-        self.round.number += 1;
-        self.phase = Phase::Paused(next);
-        cx.wake(Timer::Pause.number(self.round.number), after_ms);
-    }
-
-    // ---- ending ----
-
-    fn needed(&self) -> usize {
-        match self.consistency {
-            Consistency::Quorum => self.members.quorum(),
-            Consistency::One => 1,
-        }
-    }
-
-    fn has_unasked_spares(&self) -> bool {
-        (self.members.homes..self.members.names.len()).any(|rank| self.round.is_unasked(rank))
-    }
-
-    fn answered(&mut self, cx: &mut Context<'_>, answer: Answer, copies: usize) {
-        self.end(cx, Outcome::Answered { answer, copies });
-    }
-
-    fn unknown(&mut self, cx: &mut Context<'_>, reason: &str) {
-        self.end(
-            cx,
-            Outcome::Unknown {
-                reason: reason.to_owned(),
-            },
-        );
-    }
-
-    fn skewed(&mut self, cx: &mut Context<'_>, error: SkewError) {
-        self.end(cx, self.unavailable(error.to_string()));
-    }
-
-    fn unavailable(&self, reason: String) -> Outcome {
-        Outcome::Unavailable {
-            answered: self.round.answered(),
-            needed: self.needed(),
-            of: self.members.names.len(),
-            silent: self.round.silent(),
-            reason,
-        }
-    }
-
-    /// The deadline: says what is known.
-    fn give_up(&mut self, cx: &mut Context<'_>, why: &str) {
-        let reason = match &self.round.trouble {
-            Some(trouble) => format!("{why}; the last trouble: {trouble}"),
-            None => why.to_owned(),
-        };
-        let maybe_done = match &self.phase {
-            Phase::Accept {
-                purpose: Purpose::Confirm { .. },
-                ..
-            } => false,
-            Phase::Accept {
-                purpose: Purpose::Change { .. },
-                ..
-            } => !self.round.as_if_never_sent(),
-            // Settling a lost change.
-            Phase::Accept { .. } => true,
-            Phase::Learn { .. } | Phase::Paused(Next::Learn(_)) => true,
-            _ => false,
-        };
-        let outcome = if maybe_done {
-            let (answered, of, needed) = (self.round.answered(), self.members.names.len(), self.needed());
-            let reason = format!("{answered} of {of} replicas answered, {needed} are needed: {reason}");
-            Outcome::Unknown { reason }
-        } else {
-            self.unavailable(reason)
-        };
-        self.end(cx, outcome);
-    }
-
-    fn end(&mut self, cx: &mut Context<'_>, outcome: Outcome) {
-        self.phase = Phase::Ended;
-        cx.actions.push(Action::Done(outcome));
     }
 }
 

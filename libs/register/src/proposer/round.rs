@@ -2,9 +2,10 @@
 
 use crate::ballot::Ballot;
 use crate::message::{Held, Reply, Request};
+use crate::teeth::{Tooth, bites};
 
 /// Where one node stands in a round.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Slot {
     /// Not asked.
     Unasked,
@@ -12,8 +13,8 @@ pub(super) enum Slot {
     Waiting,
     /// It said what it holds (a read or a promise).
     Held(Held),
-    /// It took the accept.
-    Acked,
+    /// It took the accept; `reserved`: and promised the ballot asked for along with it.
+    Acked { reserved: bool },
     /// It refused: nothing was changed there.
     Refused,
     /// No answer will come. `delivered` false: the question certainly never arrived.
@@ -21,7 +22,7 @@ pub(super) enum Slot {
 }
 
 /// One round of messages.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Round {
     pub(super) number: u32,
     pub(super) request: Request,
@@ -52,7 +53,7 @@ impl Round {
 
     /// This node is known to hold what the round is about.
     pub(super) fn holds_already(&mut self, rank: usize) {
-        self.slots[rank] = Slot::Acked;
+        self.slots[rank] = Slot::Acked { reserved: false };
     }
 
     pub(super) fn is_unasked(&self, rank: usize) -> bool {
@@ -66,7 +67,8 @@ impl Round {
         }
         self.slots[rank] = match reply {
             Reply::Holds(held) | Reply::Promised(held) => Slot::Held(held),
-            Reply::Accepted { .. } | Reply::Installed | Reply::Forgotten | Reply::Retired(_) => Slot::Acked,
+            Reply::Accepted { reserved } => Slot::Acked { reserved },
+            Reply::Installed | Reply::Forgotten | Reply::Retired(_) => Slot::Acked { reserved: false },
             Reply::Refused { higher } => {
                 self.higher = self.higher.max(higher);
                 Slot::Refused
@@ -113,7 +115,12 @@ impl Round {
     }
 
     pub(super) fn acks(&self) -> usize {
-        self.count(|slot| *slot == Slot::Acked)
+        self.count(|slot| matches!(slot, Slot::Acked { .. }))
+    }
+
+    /// Nodes that took it and granted the reservation.
+    pub(super) fn reserved(&self) -> usize {
+        self.count(|slot| *slot == Slot::Acked { reserved: true })
     }
 
     pub(super) fn refusals(&self) -> usize {
@@ -126,7 +133,7 @@ impl Round {
 
     /// Nodes that said anything at all.
     pub(super) fn answered(&self) -> usize {
-        self.count(|slot| matches!(slot, Slot::Held(_) | Slot::Acked | Slot::Refused))
+        self.count(|slot| matches!(slot, Slot::Held(_) | Slot::Acked { .. } | Slot::Refused))
     }
 
     /// True when a node failed among the first `homes`.
@@ -140,7 +147,7 @@ impl Round {
     pub(super) fn missing_home(&self, homes: usize) -> usize {
         self.slots[..homes]
             .iter()
-            .position(|slot| !matches!(slot, Slot::Acked | Slot::Held(_)))
+            .position(|slot| !matches!(slot, Slot::Acked { .. } | Slot::Held(_)))
             .unwrap_or(0)
     }
 
@@ -157,7 +164,23 @@ impl Round {
 
     /// True when nobody took it and nobody ever will: every node asked refused it or never got it.
     pub(super) fn as_if_never_sent(&self) -> bool {
-        let harmless = |slot: &Slot| matches!(slot, Slot::Unasked | Slot::Refused | Slot::Failed { delivered: false });
+        self.slots.iter().all(Slot::is_harmless)
+    }
+
+    /// True while it may still turn out so: nobody is known to have taken it, or to have kept silent about it.
+    pub(super) fn may_be_as_if_never_sent(&self) -> bool {
+        let harmless = |slot: &Slot| slot.is_harmless() || *slot == Slot::Waiting;
         self.slots.iter().all(harmless)
+    }
+}
+
+impl Slot {
+    /// True when this node has not taken it and never will.
+    fn is_harmless(&self) -> bool {
+        match self {
+            Self::Unasked | Self::Refused => true,
+            Self::Failed { delivered } => !delivered || bites(Tooth::SilenceIsNever),
+            Self::Waiting | Self::Held(_) | Self::Acked { .. } => false,
+        }
     }
 }

@@ -9,8 +9,8 @@ use rand::{RngExt, SeedableRng};
 use register::acceptor::{Change, decide};
 use register::change::Answer;
 use register::handover::{HandOver, HandOverAction, HandOverEvent};
-use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
-use register::{Ballot, HlcTime, Record, Reply, Request, RequestId};
+use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome, Retry};
+use register::{Ballot, HlcTime, Key, Record, Reply, Request, RequestId};
 
 use crate::history::{Entry, NEVER, Op, Value};
 use crate::mix::{Mix, fence_of, ttl_of};
@@ -22,6 +22,11 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 pub(crate) const CLOCKS_APART_MS: u64 = 1_000;
 /// Rounds of settling and flushing after which everything must be at home.
 const CALM_ROUNDS: u32 = 3;
+
+/// The one key there is.
+fn key() -> Key {
+    Key::data("k")
+}
 
 /// What kind of world it is.
 #[derive(Debug, Clone, Copy)]
@@ -214,7 +219,7 @@ impl World {
         self.up.fill(true);
         for _ in 0..CALM_ROUNDS {
             let (request, members) = (RequestId(self.id()), self.members());
-            self.start(Operation::settle(request, members), 0, None);
+            self.start(Operation::settle(key(), request, members), 0, None);
             self.run_until(u64::MAX);
             self.flush();
             self.run_until(u64::MAX);
@@ -477,7 +482,8 @@ impl World {
         let coordinator = self.rng.random_range(0..COORDINATORS);
         let members = self.members();
         let repair = self.rng.random_bool(0.5);
-        let operation = Operation::new(command, RequestId(id), consistency, members, repair);
+        let retry = Retry::Never(RequestId(id));
+        let operation = Operation::new(key(), command, retry, consistency, members, repair);
         self.start(operation, coordinator, Some((client, entry)));
     }
 
@@ -526,7 +532,7 @@ impl World {
                 HandOverAction::Settle => {
                     let request = RequestId(self.id());
                     let members = self.members();
-                    self.start(Operation::settle(request, members), coordinator, None);
+                    self.start(Operation::settle(key(), request, members), coordinator, None);
                 }
                 HandOverAction::Done(_) => {}
             }

@@ -1,13 +1,24 @@
-//! What an operation makes of the answers of a round: more asking, a next round, or an outcome.
+//! What an operation makes of the answers to a read or a prepare: more asking, a next round, or an outcome.
 
 use super::super::evidence::{Doubt, Evidence};
 use super::super::round::Round;
 use super::super::{Action, Consistency, Outcome};
-use super::{Context, Lost, Next, Operation, Phase, Purpose, Timer, UNWATCHED};
+use super::{Context, Next, Operation, Phase, Purpose, Timer, UNWATCHED};
 use crate::ballot::Ballot;
-use crate::change::{self, Answer};
+use crate::change::{self, Answer, Applied, Command};
 use crate::message::Request;
-use crate::state::{Descent, Lineage, State};
+use crate::state::{Lineage, State};
+use crate::teeth::{Tooth, bites};
+
+/// What the newest state says of other attempts at the same request.
+enum Earlier {
+    /// None is part of it.
+    NotMade,
+    /// One is, made at this ballot.
+    Made(Ballot),
+    /// It does not reach back far enough to tell.
+    CannotTell,
+}
 
 impl Operation {
     pub(super) fn advance(&mut self, cx: &mut Context<'_>) {
@@ -33,7 +44,7 @@ impl Operation {
     }
 
     /// Weighs the round's answers once there are enough; `None` while there are not, or when they ended the operation.
-    fn evidence(&mut self, cx: &mut Context<'_>, needed: usize) -> Option<Evidence> {
+    pub(super) fn evidence(&mut self, cx: &mut Context<'_>, needed: usize) -> Option<Evidence> {
         if self.round.held().count() < needed {
             return None;
         }
@@ -76,7 +87,9 @@ impl Operation {
             return self.answered(cx, answer, copies);
         }
         // What a node dropped, what has ended, or a fence that is missing: only settled by a change.
-        if expired || !evidence.doubt.is_empty() || evidence.forgets_a_fence() {
+        let ended = expired && !bites(Tooth::ExpiryByOwnClock);
+        let doubtful = !evidence.doubt.is_empty() && !bites(Tooth::ForgottenWitnessInRead);
+        if ended || doubtful || evidence.forgets_a_fence() {
             return self.begin_change(cx);
         }
         if evidence.newest.is_zero() {
@@ -85,7 +98,7 @@ impl Operation {
         let Some(state) = evidence.state else {
             return self.begin_change(cx);
         };
-        if copies >= needed {
+        if copies >= needed || bites(Tooth::NoWriteBack) {
             // A quorum holds it, so it is chosen, and a lagging home may simply be given it.
             if self.read_repair {
                 let behind = evidence.behind.into_iter().filter(|rank| *rank < self.members.homes);
@@ -111,7 +124,7 @@ impl Operation {
         let request = Request::Accept {
             ballot,
             state,
-            blind: true,
+            blind: !bites(Tooth::BlindOverFence),
             reserve: None,
             hint_for: None,
         };
@@ -158,16 +171,28 @@ impl Operation {
             }
             return;
         };
-        if !evidence.doubt.is_empty() && !known(&evidence.doubt, &self.doubt) {
+        let doubtful = !evidence.doubt.is_empty() && !bites(Tooth::ForgottenWitnessInPrepare);
+        if doubtful && !known(&evidence.doubt, &self.doubt) {
             // Ask again, after the dropping: what was dropped is on the homes by now, or it never was chosen.
             self.doubt = evidence.doubt;
             self.seen = self.seen.max(ballot);
             return self.begin_change(cx);
         }
         let copies = evidence.holders.len();
-        let agreed = evidence.doubt.is_empty() && copies >= needed && !evidence.forgets_a_fence();
+        let agreed = !doubtful && copies >= needed && !evidence.forgets_a_fence();
         let state = evidence.with_fence();
-        let change::Applied { next, answer } = change::apply(&self.command, state.as_ref(), ballot, self.request);
+        let earlier = self.earlier_attempt(state.as_ref(), evidence.floor);
+        let Applied { next, answer } = match (&earlier, &state) {
+            (Earlier::CannotTell, _) => {
+                return self.unknown(
+                    cx,
+                    "an earlier attempt may have taken effect: what the key remembers does not reach back to it",
+                );
+            }
+            (Earlier::Made(made), Some(state)) => change::repeated(&self.command, state, *made, ballot),
+            _ => change::apply(&self.command, state.as_ref(), ballot, self.request()),
+        };
+        let is_new = matches!(earlier, Earlier::NotMade) && answer.tells_of_a_change();
         let next = next.map(|mut next| {
             if state.is_none() {
                 // Made of nothing, as `nothing` is.
@@ -176,9 +201,7 @@ impl Operation {
             next
         });
         match next {
-            Some(next) if answer.tells_of_a_change() => {
-                self.start_accept(cx, ballot, next, Purpose::Change { answer }, false);
-            }
+            Some(next) if is_new => self.start_accept(cx, ballot, next, Purpose::Change { answer }, false),
             // A tombstone for what has ended: committing it again is committing it once.
             Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, false),
             None if agreed && !self.settle => self.answered(cx, answer, copies),
@@ -189,106 +212,34 @@ impl Operation {
         }
     }
 
-    fn judge_accept(&mut self, cx: &mut Context<'_>) {
-        let Phase::Accept { ballot, purpose, blind } = &self.phase else {
-            return;
-        };
-        let (ballot, purpose, blind) = (*ballot, purpose.clone(), *blind);
-        let acks = self.round.acks();
-        let needed = match purpose {
-            // Only what a majority has passed by is dead for certain.
-            Purpose::Bury { .. } => self.members.quorum(),
-            _ => self.needed(),
-        };
-        if acks >= needed {
-            return match purpose {
-                Purpose::Change { answer } | Purpose::Confirm { answer } => self.answered(cx, answer, acks),
-                Purpose::Adopt { lost } => self.answered(cx, lost.answer, acks),
-                Purpose::Bury { .. } => {
-                    self.seen = self.seen.max(ballot);
-                    self.begin(cx, Next::Begin)
-                }
-            };
+    /// Looks for other attempts at this request: in `state`, or where there is none, in how much may have been dropped up to `floor`.
+    ///
+    /// An attempt made at a ballot below this prepare's that is not in the newest state was never chosen, and never will be: the quorum
+    /// that promised takes it no more. One made above will ask this quorum, and find ours. Only blind writes replace states without
+    /// looking, and lineages are only so long; `since` tells of both.
+    fn earlier_attempt(&self, state: Option<&State>, floor: Ballot) -> Earlier {
+        if self.command == Command::Get || bites(Tooth::RetryTwice) || bites(Tooth::SilentRetry) {
+            return Earlier::NotMade;
         }
-        // With a refusal, waiting for more is worth it only while the acks can still suffice.
-        let hopeless = acks + self.round.waiting() < needed;
-        if self.round.waiting() > 0 && !hopeless {
-            return;
+        if let Some(made) = state.and_then(|state| state.lineage.made_by(self.request())) {
+            return Earlier::Made(made);
         }
-        if self.round.refusals() == 0 && self.has_unasked_spares() {
-            return self.ask_spares(cx);
-        }
-
-        self.seen = self.seen.max(self.round.higher);
-        if blind && self.round.fenced {
-            // Not blindly, then: a change reads the fence and keeps it.
-            self.consistency = Consistency::Quorum;
-            self.by_change = true;
-        }
-        match purpose {
-            _ if self.round.as_if_never_sent() && !matches!(purpose, Purpose::Adopt { .. } | Purpose::Bury { .. }) => {
-                self.pause(cx, Next::Begin);
-            }
-            Purpose::Confirm { .. } => self.pause(cx, Next::Change),
-            Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost { ballot, answer })),
-            Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
-        }
-    }
-
-    /// Some nodes took the change at `lost.ballot`, some did not, and this prepare at a higher ballot tells what became of it.
-    fn judge_learn(&mut self, cx: &mut Context<'_>, lost: &Lost, ballot: Ballot) {
-        if self.round.refusals() > 0 {
-            return self.pause(cx, Next::Learn(lost.clone()));
-        }
-        let Some(evidence) = self.evidence(cx, self.members.quorum()) else {
-            if matches!(self.phase, Phase::Learn { .. }) && self.round.waiting() == 0 {
-                self.pause(cx, Next::Learn(lost.clone()));
-            }
-            return;
-        };
-        if !evidence.doubt.is_empty() && !known(&evidence.doubt, &self.doubt) {
-            // As in a prepare: what was handed over shows on the homes when they are asked after it.
-            self.doubt = evidence.doubt;
-            self.seen = self.seen.max(ballot);
-            return self.begin_learn(cx, lost.clone());
-        }
-        // Chosen, then collected everywhere? Where something is held, its lineage tells; where nothing is, only the floors do.
-        if evidence.newest.is_zero() && evidence.floor >= lost.ballot {
-            return self.unknown(cx, "the key is gone, and a replica may have held the change before");
-        }
-        let newest = evidence.newest;
-        let state = evidence.with_fence().unwrap_or_else(|| nothing(ballot, evidence.floor));
-        let descent = match state.lineage.descent(lost.ballot) {
-            // What was made before ours cannot be made of it.
-            Descent::Unknown if newest < lost.ballot => Descent::NotPart,
-            descent => descent,
-        };
-        let lost = lost.clone();
-        match descent {
-            // It is in the newest state (maybe with other changes on top): commit that, and it has taken effect.
-            Descent::Part => self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, false),
-            // Had it been chosen, every later change made through a prepare would have met it and be made of it; blind writes, which
-            // meet nothing, are excluded by the lineage. So it was not chosen. Once the newest state is committed above it, every quorum
-            // has passed it by: it is dead for certain.
-            Descent::NotPart => self.start_accept(cx, ballot, state, Purpose::Bury { lost }, false),
-            Descent::Unknown => {
-                self.unknown(
-                    cx,
-                    "another change was made meanwhile, and whether it replaced this one cannot be told",
-                );
-            }
+        let since = state.map_or(floor, |state| state.lineage.since);
+        match self.other_attempts_from {
+            Some(from) if since.time >= from => Earlier::CannotTell,
+            _ => Earlier::NotMade,
         }
     }
 }
 
 /// True when each doubtful floor is the very one that was seen before the last asking.
-fn known(doubt: &Doubt, before: &Doubt) -> bool {
+pub(super) fn known(doubt: &Doubt, before: &Doubt) -> bool {
     doubt.iter().all(|(rank, floor)| before.get(rank) == Some(floor))
 }
 
 /// The committed form of "there is nothing". What was there up to the floors may have been dropped, and is not known; nothing after them
 /// is part of it.
-fn nothing(ballot: Ballot, floor: Ballot) -> State {
+pub(super) fn nothing(ballot: Ballot, floor: Ballot) -> State {
     let lineage = Lineage {
         since: floor,
         changes: Vec::new(),

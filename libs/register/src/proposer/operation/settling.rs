@@ -1,0 +1,109 @@
+//! What an operation makes of the answers to an accept, and how it learns what became of a change that only some nodes took.
+
+use super::super::Consistency;
+use super::judging::{known, nothing};
+use super::{Context, Lost, Next, Operation, Phase, Purpose};
+use crate::ballot::Ballot;
+use crate::state::Descent;
+use crate::teeth::{Tooth, bites};
+
+impl Operation {
+    pub(super) fn judge_accept(&mut self, cx: &mut Context<'_>) {
+        let Phase::Accept { ballot, purpose, blind } = &self.phase else {
+            return;
+        };
+        let (ballot, purpose, blind) = (*ballot, purpose.clone(), *blind);
+        let acks = self.round.acks();
+        let needed = match purpose {
+            // Only what a majority has passed by is dead for certain.
+            Purpose::Bury { .. } => self.members.quorum(),
+            _ => self.needed(),
+        };
+        if acks >= needed {
+            return match purpose {
+                Purpose::Change { answer } => {
+                    self.remember(cx);
+                    self.answered(cx, answer, acks);
+                }
+                Purpose::Confirm { answer } => self.answered(cx, answer, acks),
+                Purpose::Adopt { lost } => self.answered(cx, lost.answer, acks),
+                Purpose::Bury { .. } => {
+                    self.seen = self.seen.max(ballot);
+                    self.begin(cx, Next::Begin);
+                }
+            };
+        }
+        // With a refusal, waiting for more is worth it only while the acks can still suffice, or all may refuse a change: then there is
+        // nothing to learn of it.
+        let hopeless = acks + self.round.waiting() < needed;
+        let all_may_refuse = matches!(purpose, Purpose::Change { .. }) && self.round.may_be_as_if_never_sent();
+        if self.round.waiting() > 0 && (!hopeless || all_may_refuse) {
+            return;
+        }
+        if self.round.refusals() == 0 && self.has_unasked_spares() {
+            return self.ask_spares(cx);
+        }
+
+        self.seen = self.seen.max(self.round.higher);
+        if blind && self.round.fenced {
+            // Not blindly, then: a change reads the fence and keeps it.
+            self.consistency = Consistency::Quorum;
+            self.by_change = true;
+        }
+        match purpose {
+            _ if self.round.as_if_never_sent() && !matches!(purpose, Purpose::Adopt { .. } | Purpose::Bury { .. }) => {
+                self.pause(cx, Next::Begin);
+            }
+            Purpose::Confirm { .. } => self.pause(cx, Next::Change),
+            Purpose::Change { .. } if bites(Tooth::SilentRetry) => self.pause(cx, Next::Begin),
+            Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost { ballot, answer })),
+            Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
+        }
+    }
+
+    /// Some nodes took the change at `lost.ballot`, some did not, and this prepare at a higher ballot tells what became of it.
+    pub(super) fn judge_learn(&mut self, cx: &mut Context<'_>, lost: &Lost, ballot: Ballot) {
+        if self.round.refusals() > 0 {
+            return self.pause(cx, Next::Learn(lost.clone()));
+        }
+        let Some(evidence) = self.evidence(cx, self.members.quorum()) else {
+            if matches!(self.phase, Phase::Learn { .. }) && self.round.waiting() == 0 {
+                self.pause(cx, Next::Learn(lost.clone()));
+            }
+            return;
+        };
+        if !evidence.doubt.is_empty() && !known(&evidence.doubt, &self.doubt) {
+            // As in a prepare: what was handed over shows on the homes when they are asked after it.
+            self.doubt = evidence.doubt;
+            self.seen = self.seen.max(ballot);
+            return self.begin_learn(cx, lost.clone());
+        }
+        // Chosen, then collected everywhere? Where something is held, its lineage tells; where nothing is, only the floors do.
+        let dropped = evidence.floor >= lost.ballot && !bites(Tooth::LearnIgnoresDropped);
+        if evidence.newest.is_zero() && dropped {
+            return self.unknown(cx, "the key is gone, and a replica may have held the change before");
+        }
+        let newest = evidence.newest;
+        let state = evidence.with_fence().unwrap_or_else(|| nothing(ballot, evidence.floor));
+        let descent = match state.lineage.descent(lost.ballot) {
+            // What was made before ours cannot be made of it.
+            Descent::Unknown if newest < lost.ballot => Descent::NotPart,
+            descent => descent,
+        };
+        let lost = lost.clone();
+        match descent {
+            // It is in the newest state (maybe with other changes on top): commit that, and it has taken effect.
+            Descent::Part => self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, false),
+            // Had it been chosen, every later change made through a prepare would have met it and be made of it; blind writes, which
+            // meet nothing, are excluded by the lineage. So it was not chosen. Once the newest state is committed above it, every quorum
+            // has passed it by: it is dead for certain.
+            Descent::NotPart => self.start_accept(cx, ballot, state, Purpose::Bury { lost }, false),
+            Descent::Unknown => {
+                self.unknown(
+                    cx,
+                    "another change was made meanwhile, and whether it replaced this one cannot be told",
+                );
+            }
+        }
+    }
+}
