@@ -1,0 +1,345 @@
+//! A coordinator as kvfront is one: it runs operations and background work as state machines, and carries their messages.
+
+use register::ballot::Clock;
+use register::membership::NodeStatus;
+use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
+use register::{HlcTime, Reply, Request, RequestId};
+
+use crate::membership::Filling;
+use crate::slab::Id;
+use crate::task::{Task, TaskAction, TaskEvent};
+use crate::teeth::ShellTooth;
+use crate::world::{Address, MAX_SKEW_MS, Message, Trouble, US_PER_MS, What, World, small};
+
+/// A task of the background that takes longer is left to the next pass. Simulated microseconds.
+const TASK_TIMEOUT_US: u64 = 5_000 * US_PER_MS;
+
+/// One simulated coordinator.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) coordinator: Coordinator,
+    limits: Limits,
+    /// How wrong its wall clock is.
+    pub(crate) offset_ms: i64,
+    pub(crate) paused: bool,
+    /// Counts its starts.
+    pub(crate) start: u32,
+    /// It knows the clocks of enough nodes to draw ballots.
+    serving: bool,
+    /// Nodes whose clocks it knows, as bits.
+    learnt: u32,
+    /// Nodes that its requests do not reach, as bits.
+    pub(crate) requests_cut: u32,
+    /// Nodes whose answers do not reach it, as bits.
+    pub(crate) answers_cut: u32,
+    /// What the nodes said of themselves since it asked last.
+    pub(crate) seen: Vec<Option<NodeStatus>>,
+    /// The node that it is filling again.
+    pub(crate) filling: Option<Filling>,
+    /// What reached it while it was paused.
+    pub(crate) deferred: Vec<What>,
+}
+
+impl Front {
+    pub(crate) fn new(incarnation: u64, limits: Limits, seed: u64, offset_ms: i64) -> Self {
+        Self {
+            coordinator: Coordinator::new(incarnation, MAX_SKEW_MS, limits, seed),
+            limits,
+            offset_ms,
+            paused: false,
+            start: 0,
+            // Nothing was ever written when the world begins: any clock will do.
+            serving: true,
+            learnt: 0,
+            requests_cut: 0,
+            answers_cut: 0,
+            seen: Vec::new(),
+            filling: None,
+            deferred: Vec::new(),
+        }
+    }
+
+    pub(crate) fn clock(&mut self) -> &mut Clock {
+        &mut self.coordinator.clock
+    }
+}
+
+/// A state machine that a coordinator runs.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) front: u8,
+    key: u16,
+    running: Running,
+}
+
+#[derive(Debug)]
+enum Running {
+    /// An operation, and the call that it is for.
+    Operation(Operation, Option<Id>),
+    /// Something that the coordinator does of its own accord.
+    Task(Task),
+}
+
+impl World<'_> {
+    pub(crate) fn members(&mut self, front: usize, key: usize) -> Members {
+        let mut suspected = Vec::with_capacity(usize::from(self.kind.list));
+        for rank in 0..usize::from(self.kind.list) {
+            let node = usize::from(self.places[key].nodes[rank]);
+            let front = &self.fronts[front];
+            let unreachable = !self.nodes[node].up
+                || self.nodes[node].paused
+                || (front.requests_cut | front.answers_cut) >> node & 1 == 1;
+            let often = if unreachable { 500 } else { 10 };
+            suspected.push(self.chance(often));
+        }
+        Members {
+            homes: usize::from(self.kind.homes),
+            names: self.places[key].names.clone(),
+            suspected,
+        }
+    }
+
+    /// Runs an operation on a coordinator, for a call or for its own sake.
+    pub(crate) fn start_operation(&mut self, front: usize, key: u16, operation: Operation, call: Option<Id>) {
+        let running = Running::Operation(operation, call);
+        let machine = Machine {
+            front: small(front),
+            key,
+            running,
+        };
+        let id = self.machines().insert(machine);
+        self.give(id, Event::Start);
+    }
+
+    /// Commits again whatever the key holds.
+    pub(crate) fn settle(&mut self, front: usize, key: u16) {
+        let members = self.members(front, usize::from(key));
+        let request = RequestId(u64::from(self.new_number()));
+        let name = self.places[usize::from(key)].key.clone();
+        self.start_operation(front, key, Operation::settle(name, request, members), None);
+    }
+
+    /// A task that begins a moment after what it is about was listed.
+    pub(crate) fn begin_soon(&mut self, front: usize, key: u16, task: Task) {
+        let machine = Machine {
+            front: small(front),
+            key,
+            running: Running::Task(task),
+        };
+        let to = Address {
+            front: small(front),
+            machine: self.machines().insert(machine),
+        };
+        let after = self.delay_us();
+        self.after(after, What::Begin { to });
+        self.after(after + TASK_TIMEOUT_US, What::GiveUp { to });
+    }
+
+    pub(crate) fn begin(&mut self, to: Address) {
+        self.give_task(to.machine, TaskEvent::Start);
+    }
+
+    /// A task whose messages were lost is left to the next pass.
+    pub(crate) fn give_up(&mut self, to: Address) {
+        if let Some(Machine {
+            front,
+            running: Running::Task(task),
+            ..
+        }) = self.machines().remove(to.machine)
+        {
+            self.task_ended(usize::from(front), &task, false);
+        }
+    }
+
+    pub(crate) fn wake(&mut self, to: Address, timer: u32) {
+        self.give(to.machine, Event::Wake { timer });
+    }
+
+    pub(crate) fn answered(&mut self, to: Address, round: u32, rank: u8, clock: HlcTime, reply: Reply) {
+        let front = usize::from(to.front);
+        let wall_ms = self.wall_ms(self.fronts[front].offset_ms);
+        if self.fronts[front].clock().observe(clock, wall_ms).is_err() {
+            return self.failed(to, round, rank, true);
+        }
+        let rank = usize::from(rank);
+        match self.arena_machine(to.machine) {
+            Some(Running::Operation(..)) => self.give(to.machine, Event::Reply { round, rank, reply }),
+            Some(Running::Task(_)) => self.give_task(to.machine, TaskEvent::Reply { round, rank, reply }),
+            None => {}
+        }
+    }
+
+    pub(crate) fn failed(&mut self, to: Address, round: u32, rank: u8, delivered: bool) {
+        let rank = usize::from(rank);
+        match self.arena_machine(to.machine) {
+            Some(Running::Operation(..)) => {
+                let failed = Event::Failed {
+                    round,
+                    rank,
+                    delivered,
+                    reason: String::new(),
+                };
+                self.give(to.machine, failed);
+            }
+            Some(Running::Task(_)) => self.give_task(to.machine, TaskEvent::Failed { round, rank }),
+            None => {}
+        }
+    }
+
+    fn arena_machine(&mut self, id: Id) -> Option<&mut Running> {
+        self.machines().get_mut(id).map(|machine| &mut machine.running)
+    }
+
+    fn give(&mut self, id: Id, event: Event) {
+        let now_us = self.now_us;
+        let Some(Machine {
+            front,
+            key,
+            running: Running::Operation(operation, call),
+        }) = self.arena.machines.get_mut(id)
+        else {
+            return;
+        };
+        let (front, key, call) = (*front, *key, *call);
+        let shell = &mut self.fronts[usize::from(front)];
+        let now_ms = (crate::world::EPOCH_MS + now_us / US_PER_MS).saturating_add_signed(shell.offset_ms);
+        let actions = operation.handle(&mut shell.coordinator, now_ms, event);
+        let to = Address { front, machine: id };
+        for action in actions {
+            match action {
+                Action::Send { round, rank, request } => self.send_to_rank(to, key, round, rank, request),
+                Action::Wake { timer, after_ms } => self.after(after_ms * US_PER_MS, What::Wake { to, timer }),
+                Action::Done(outcome) => {
+                    self.machines().remove(id);
+                    if let Outcome::Corrupt { ballot } = &outcome {
+                        self.bad(Trouble::Corrupt(format!(
+                            "a coordinator found two states under {ballot}"
+                        )));
+                    }
+                    if let Some(call) = call {
+                        self.call_ended(call, outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_task(&mut self, id: Id, event: TaskEvent) {
+        let Some(Machine {
+            front,
+            key,
+            running: Running::Task(task),
+        }) = self.machines().get_mut(id)
+        else {
+            return;
+        };
+        let (front, key) = (*front, *key);
+        let actions = task.handle(event);
+        let to = Address { front, machine: id };
+        for action in actions {
+            let done = match action {
+                TaskAction::Send { round, rank, request } => {
+                    self.send_to_rank(to, key, round, rank, request);
+                    continue;
+                }
+                TaskAction::Settle => {
+                    self.settle(usize::from(front), key);
+                    false
+                }
+                TaskAction::Done(done) => done,
+            };
+            if let Some(Machine {
+                running: Running::Task(task),
+                ..
+            }) = self.machines().remove(id)
+            {
+                self.task_ended(usize::from(front), &task, done);
+            }
+        }
+    }
+
+    fn send_to_rank(&mut self, to: Address, key: u16, round: u32, rank: usize, request: Request) {
+        let wall_ms = self.wall_ms(self.fronts[usize::from(to.front)].offset_ms);
+        let message = Message {
+            node: self.places[usize::from(key)].nodes[rank],
+            rank: small(rank),
+            key,
+            round,
+            to,
+            copy: false,
+            clock: self.fronts[usize::from(to.front)].clock().tick(wall_ms),
+            request,
+        };
+        self.send(message);
+    }
+
+    // ---- starting ----
+
+    pub(crate) fn is_serving(&self, front: usize) -> bool {
+        self.fronts[front].serving
+    }
+
+    /// A coordinator dies with all it was about, and its successor knows nothing.
+    pub(crate) fn restart_front(&mut self, index: usize) {
+        let fresh = self.new_incarnation();
+        let seed = self.rng.next();
+        let front = &mut self.fronts[index];
+        let incarnation = match self.wrong {
+            Some(ShellTooth::IncarnationReused) => front.coordinator.clock.incarnation(),
+            _ => fresh,
+        };
+        front.coordinator = Coordinator::new(incarnation, MAX_SKEW_MS, front.limits, seed);
+        front.paused = false;
+        front.deferred.clear();
+        front.start += 1;
+        front.serving = false;
+        front.learnt = 0;
+        front.seen.clear();
+        front.filling = None;
+        self.background_soon(index);
+        self.say_hello(index);
+        // What it has sent is still on its way; what comes back finds nobody.
+        let died = self.machines().ids(|machine| usize::from(machine.front) == index);
+        for id in died {
+            if let Some(Machine {
+                running: Running::Operation(_, Some(call)),
+                ..
+            }) = self.machines().remove(id)
+            {
+                self.call_ended(call, Outcome::Unknown { reason: String::new() });
+            }
+        }
+    }
+
+    pub(crate) fn say_hello(&mut self, front: usize) {
+        let start = self.fronts[front].start;
+        for node in 0..self.nodes.len() {
+            if self.fronts[front].learnt >> node & 1 == 0 {
+                let after = self.delay_us();
+                let (front, node) = (small(front), small(node));
+                self.after(after, What::Hello { front, start, node });
+            }
+        }
+    }
+
+    pub(crate) fn hello_back(&mut self, front: u8, start: u32, node: u8, clock: HlcTime) {
+        let index = usize::from(front);
+        let wall_ms = self.wall_ms(self.fronts[index].offset_ms);
+        let shell = &mut self.fronts[index];
+        if shell.start != start || shell.serving {
+            return;
+        }
+        if shell.clock().observe(clock, wall_ms).is_ok() {
+            shell.learnt |= 1 << node;
+        }
+        // Of every key's list a quorum is known.
+        let may_be_missing = u32::from(self.kind.list - (self.kind.list / 2 + 1));
+        shell.serving = u32::from(self.kind.nodes) - shell.learnt.count_ones() <= may_be_missing;
+    }
+}
+
+/// A key's index: worlds have at most a few hundred keys.
+#[expect(clippy::cast_possible_truncation, reason = "see there")]
+pub(crate) fn small_key(key: usize) -> u16 {
+    key as u16
+}

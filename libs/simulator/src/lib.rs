@@ -1,0 +1,26 @@
+//! A whole cluster of registers in one thread, from one seed.
+
+mod background;
+mod client;
+mod front;
+mod kinds;
+mod membership;
+mod mix;
+mod nemesis;
+mod node;
+mod plan;
+mod queue;
+mod rest;
+mod rng;
+mod run;
+mod slab;
+mod task;
+mod teeth;
+mod world;
+
+pub use kinds::Kind;
+pub use mix::Work;
+pub use nemesis::{LETTERS, Nemeses, Nemesis};
+pub use run::{Counts, Failure, Runner, Spec};
+pub use teeth::{ShellTooth, Wrong};
+pub use world::Limits;

@@ -1,0 +1,44 @@
+//! Deliberately wrong protocols, and what finds them.
+
+use register::teeth::Tooth;
+
+/// Mistakes of a shell: what a node or a coordinator does around the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShellTooth {
+    /// A node forgets its promises when it crashes.
+    PromiseNotPersisted,
+    /// A node answers before what it answers is durable.
+    AckBeforeFsync,
+    /// A node forgets its floor when it crashes.
+    FloorNotPersisted,
+    /// A node answers reads from what is not durable yet.
+    ReadsUncommitted,
+    /// A coordinator that starts again draws ballots under the incarnation it had before.
+    IncarnationReused,
+    /// A node throws away old tombstones by its own clock.
+    SweepByOwnClock,
+    /// The transport says "not delivered" when it does not know.
+    DeliveryDenied,
+}
+
+impl ShellTooth {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::PromiseNotPersisted,
+        Self::AckBeforeFsync,
+        Self::FloorNotPersisted,
+        Self::ReadsUncommitted,
+        Self::IncarnationReused,
+        Self::SweepByOwnClock,
+        Self::DeliveryDenied,
+    ];
+}
+
+/// A mistake, of the protocol or of a shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wrong {
+    /// In `libs/register`.
+    Protocol(Tooth),
+    /// In the simulated shell.
+    Shell(ShellTooth),
+}

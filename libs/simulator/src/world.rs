@@ -1,0 +1,653 @@
+//! The simulated world: its time, its messages, and what happens next.
+//!
+//! One thread, one seed. Everything that is by chance is drawn from one generator, and everything that happens is an event in one queue, so
+//! the same seed is the same run, step by step.
+
+use std::sync::Arc;
+
+use linearizability::Entry;
+use register::membership::{NodeRequest, NodeStatus};
+use register::teeth::bite_with;
+use register::{Ballot, HlcTime, Key, Reply, Request};
+
+use crate::client::{Call, Client, Versions};
+use crate::front::{Front, Machine};
+use crate::kinds::Kind;
+use crate::nemesis::{Heal, Nemesis};
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::queue::Queue;
+use crate::rng::Rng;
+use crate::slab::{Id, Slab};
+use crate::teeth::{ShellTooth, Wrong};
+
+/// Unix milliseconds at which every world begins.
+pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
+/// How far ahead of its own clock a machine lets another's be, in milliseconds, as the programs have it by default.
+pub(crate) const MAX_SKEW_MS: u64 = 500;
+/// How far apart the clocks of two machines that talk to each other can be taken to be: each may be the skew bound from a third.
+pub(crate) const CLOCKS_APART_US: u64 = 2 * (MAX_SKEW_MS + Plan::MAX_OFFSET_MS) * US_PER_MS;
+/// Microseconds in a millisecond.
+pub(crate) const US_PER_MS: u64 = 1_000;
+/// A world whose clients are not done by then is brought to rest nevertheless. Simulated microseconds.
+const END_US: u64 = 180_000_000;
+/// A node that does not listen refuses a connection within this time, in microseconds.
+const REFUSED_WITHIN_US: u64 = 2_000;
+/// When a lost message is noticed at all, it is within this time, in milliseconds: the transport's own timeout.
+const TRANSPORT_TIMEOUT_MS: u64 = 3_000;
+
+/// Whom an answer is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address {
+    pub(crate) front: u8,
+    pub(crate) machine: Id,
+}
+
+/// A request on its way to a node.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) node: u8,
+    pub(crate) rank: u8,
+    pub(crate) key: u16,
+    pub(crate) round: u32,
+    pub(crate) to: Address,
+    /// The same message once more; nobody waits for its answer.
+    pub(crate) copy: bool,
+    /// The sender's clock.
+    pub(crate) clock: HlcTime,
+    pub(crate) request: Request,
+}
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// A request reaches a node.
+    Arrive(Message),
+    /// A node's writer commits.
+    Commit { node: u8, start: u32 },
+    /// An answer reaches a coordinator.
+    Answer {
+        to: Address,
+        round: u32,
+        rank: u8,
+        clock: HlcTime,
+        reply: Reply,
+    },
+    /// A coordinator learns that no answer will come.
+    Fail {
+        to: Address,
+        round: u32,
+        rank: u8,
+        delivered: bool,
+    },
+    /// A coordinator's timer runs out.
+    Wake { to: Address, timer: u32 },
+    /// A client does what it does next.
+    Step { client: u8 },
+    /// A client's call reaches a coordinator.
+    Called { call: Id, front: u8 },
+    /// A coordinator looks after things.
+    Background { front: u8, start: u32 },
+    /// A machine of a coordinator's background begins.
+    Begin { to: Address },
+    /// And is given up, if it has not ended by itself.
+    GiveUp { to: Address },
+    /// A coordinator that has just started asks a node for its clock.
+    Hello { front: u8, start: u32, node: u8 },
+    /// And is told.
+    HelloBack {
+        front: u8,
+        start: u32,
+        node: u8,
+        clock: HlcTime,
+    },
+    /// A coordinator asks all nodes how they are.
+    NodePass { front: u8, start: u32 },
+    /// A question to a node about itself arrives.
+    NodeAsk {
+        front: u8,
+        start: u32,
+        node: u8,
+        clock: HlcTime,
+        request: NodeRequest,
+    },
+    /// And its answer.
+    NodeTold {
+        front: u8,
+        start: u32,
+        node: u8,
+        clock: HlcTime,
+        raised: Option<Ballot>,
+        status: NodeStatus,
+    },
+    /// A coordinator makes something of what the nodes said of themselves.
+    NodePlan { front: u8, start: u32 },
+    /// Something goes wrong.
+    Strike(Nemesis),
+    /// And is over.
+    Heal(Heal),
+    /// A node throws away what it thinks is old: only for a tooth.
+    SweepByOwnClock { node: u8 },
+}
+
+/// Where a key lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Nodes by rank; the first `homes` are the homes.
+    pub(crate) nodes: Vec<u8>,
+    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) is_lock: bool,
+    /// Its name.
+    pub(crate) key: Key,
+}
+
+/// What went wrong, if not what the clients saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Two states under one ballot.
+    Corrupt(String),
+    /// An answer that does not belong to its question, or contradicts itself.
+    Absurd(String),
+    /// It does not come to rest as it must.
+    Restless(String),
+}
+
+/// How much of a world is to be run, for shrinking: everything by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// At most so many clients.
+    pub clients: u32,
+    /// At most so many calls of each.
+    pub calls: u32,
+    /// At most so many faults.
+    pub faults: u32,
+}
+
+impl Limits {
+    /// The whole world.
+    pub const NONE: Self = Self {
+        clients: u32::MAX,
+        calls: u32::MAX,
+        faults: u32::MAX,
+    };
+}
+
+/// Memory that worlds hand on to each other: allocating it anew would cost more than running a small world.
+#[derive(Debug, Default)]
+pub(crate) struct Arena {
+    queue: Queue<What>,
+    pub(crate) machines: Slab<Machine>,
+    calls: Slab<Call>,
+    pub(crate) history: Vec<Entry>,
+    /// The text of each number that clients write.
+    texts: Vec<Arc<str>>,
+}
+
+impl Arena {
+    /// The text of a number.
+    pub(crate) fn text(&mut self, number: u32) -> Arc<str> {
+        let texts = &mut self.texts;
+        while texts.len() <= number as usize {
+            texts.push(Arc::from(texts.len().to_string()));
+        }
+        Arc::clone(&texts[number as usize])
+    }
+}
+
+/// A seeded run.
+pub(crate) struct World<'a> {
+    pub(crate) kind: &'a Kind,
+    pub(crate) plan: Plan,
+    pub(crate) limits: Limits,
+    pub(crate) wrong: Option<ShellTooth>,
+    /// At the end: nothing is lost any more, nobody dies, the clients have gone.
+    pub(crate) calm: bool,
+    pub(crate) rng: Rng,
+    pub(crate) now_us: u64,
+    pub(crate) arena: &'a mut Arena,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) fronts: Vec<Front>,
+    pub(crate) clients: Vec<Client>,
+    /// Clients that have something left to do.
+    pub(crate) busy_clients: usize,
+    pub(crate) places: Vec<Place>,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) versions: Versions,
+    pub(crate) next_number: u32,
+    pub(crate) next_incarnation: u64,
+    pub(crate) faults: u32,
+    /// Operations of clients, and retries.
+    pub(crate) operations: u64,
+    pub(crate) unknown: u64,
+    pub(crate) unavailable: u64,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(kind: &'a Kind, seed: u64, plan: Plan, rng: Rng, limits: Limits, arena: &'a mut Arena) -> Self {
+        arena.queue.clear();
+        arena.machines.clear();
+        arena.calls.clear();
+        arena.history.clear();
+        let mut world = Self {
+            kind,
+            plan,
+            limits,
+            wrong: None,
+            calm: false,
+            rng,
+            now_us: 0,
+            arena,
+            nodes: Vec::new(),
+            fronts: Vec::new(),
+            clients: Vec::new(),
+            busy_clients: 0,
+            places: Vec::new(),
+            trouble: None,
+            versions: Versions::default(),
+            next_number: 0,
+            next_incarnation: 0,
+            faults: 0,
+            operations: 0,
+            unknown: 0,
+            unavailable: 0,
+        };
+        world.populate(seed);
+        world
+    }
+
+    /// Makes everything in this world go wrong in one way.
+    pub(crate) fn bite(&mut self, wrong: Option<Wrong>) {
+        let (protocol, shell) = match wrong {
+            Some(Wrong::Protocol(tooth)) => (Some(tooth), None),
+            Some(Wrong::Shell(tooth)) => (None, Some(tooth)),
+            None => (None, None),
+        };
+        bite_with(protocol);
+        self.wrong = shell;
+        if shell == Some(ShellTooth::SweepByOwnClock) {
+            for node in 0..self.nodes.len() {
+                self.after(US_PER_MS, What::SweepByOwnClock { node: small(node) });
+            }
+        }
+    }
+
+    fn populate(&mut self, seed: u64) {
+        let keys = usize::from(self.plan.keys);
+        for node in 0..usize::from(self.kind.nodes) {
+            let incarnation = self.new_incarnation();
+            self.nodes.push(Node::new(keys, incarnation));
+            self.nodes[node].offset_ms = self.plan.offset_ms(&mut self.rng);
+        }
+        for key in 0..keys {
+            let mut nodes: Vec<u8> = (0..self.kind.nodes).collect();
+            // A shuffle of the front part is enough.
+            for i in 0..usize::from(self.kind.list) {
+                let other = i + self.rng.index(nodes.len() - i);
+                nodes.swap(i, other);
+            }
+            nodes.truncate(usize::from(self.kind.list));
+            let names = nodes.iter().map(|node| self.arena.text(u32::from(*node))).collect();
+            let is_lock = self.kind.work.is_lock(key, keys);
+            let name = self.arena.text(u32::from(crate::front::small_key(key)));
+            let key = if is_lock { Key::lock(&name) } else { Key::data(&name) };
+            self.places.push(Place {
+                nodes,
+                names,
+                is_lock,
+                key,
+            });
+        }
+        for front in 0..usize::from(self.plan.fronts) {
+            let incarnation = self.new_incarnation();
+            let offset_ms = self.plan.offset_ms(&mut self.rng);
+            self.fronts.push(Front::new(
+                incarnation,
+                self.plan.limits,
+                seed ^ front as u64,
+                offset_ms,
+            ));
+            self.background_soon(front);
+        }
+        self.acquaint();
+        let clients = u32::from(self.plan.clients).min(self.limits.clients);
+        for client in 0..clients {
+            let calls = self.plan.calls(&mut self.rng).min(self.limits.calls);
+            self.clients.push(Client::new(keys, calls));
+            let after = self.rng.below(self.plan.think_us);
+            self.after(
+                after,
+                What::Step {
+                    client: small(client as usize),
+                },
+            );
+        }
+        self.busy_clients = self.clients.len();
+        for nemesis in self.plan.nemeses.iter() {
+            let after = self.plan.fault_pause_us(&mut self.rng);
+            self.after(after, What::Strike(nemesis));
+        }
+    }
+
+    pub(crate) fn new_incarnation(&mut self) -> u64 {
+        self.next_incarnation += 1;
+        self.next_incarnation
+    }
+
+    /// A number that nobody has been given before: a value, a token, a request.
+    pub(crate) fn new_number(&mut self) -> u32 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Unix milliseconds by a clock that is so wrong.
+    pub(crate) fn wall_ms(&self, offset_ms: i64) -> u64 {
+        (EPOCH_MS + self.now_us / US_PER_MS).saturating_add_signed(offset_ms)
+    }
+
+    pub(crate) fn after(&mut self, after_us: u64, what: What) {
+        self.arena.queue.push(self.now_us + after_us, what);
+    }
+
+    pub(crate) fn machines(&mut self) -> &mut Slab<Machine> {
+        &mut self.arena.machines
+    }
+
+    pub(crate) fn calls(&mut self) -> &mut Slab<Call> {
+        &mut self.arena.calls
+    }
+
+    pub(crate) fn history(&mut self) -> &mut Vec<Entry> {
+        &mut self.arena.history
+    }
+
+    pub(crate) fn bad(&mut self, trouble: Trouble) {
+        self.trouble.get_or_insert(trouble);
+    }
+
+    // ---- time ----
+
+    /// Runs until the clients are done, then lets everything come to rest.
+    pub(crate) fn run(&mut self) {
+        while self.busy_clients > 0 && self.trouble.is_none() {
+            let Some((time, what)) = self.arena.queue.pop(END_US) else {
+                break;
+            };
+            self.now_us = time;
+            self.step(what);
+        }
+        self.come_to_rest();
+        bite_with(None);
+    }
+
+    /// Runs everything that has been begun to its end.
+    pub(crate) fn run_dry(&mut self) {
+        while let Some((time, what)) = self.arena.queue.pop(u64::MAX) {
+            if self.trouble.is_some() {
+                return;
+            }
+            self.now_us = time;
+            self.step(what);
+        }
+    }
+
+    fn step(&mut self, what: What) {
+        let Some(what) = self.defer(what) else { return };
+        match what {
+            What::Arrive(message) => self.arrive(message),
+            What::Commit { node, start } => self.commit(usize::from(node), start),
+            What::Answer {
+                to,
+                round,
+                rank,
+                clock,
+                reply,
+            } => self.answered(to, round, rank, clock, reply),
+            What::Fail {
+                to,
+                round,
+                rank,
+                delivered,
+            } => self.failed(to, round, rank, delivered),
+            What::Wake { to, timer } => self.wake(to, timer),
+            What::Step { client } => self.client_step(usize::from(client)),
+            What::Called { call, front } => self.called(call, usize::from(front)),
+            What::Background { front, start } => self.background(usize::from(front), start),
+            What::Begin { to } => self.begin(to),
+            What::GiveUp { to } => self.give_up(to),
+            What::Hello { front, start, node } => self.hello(front, start, node),
+            What::HelloBack {
+                front,
+                start,
+                node,
+                clock,
+            } => self.hello_back(front, start, node, clock),
+            What::NodePass { front, start } => self.node_pass(front, start),
+            What::NodeAsk {
+                front,
+                start,
+                node,
+                clock,
+                request,
+            } => self.node_ask(front, start, node, clock, &request),
+            What::NodeTold {
+                front,
+                start,
+                node,
+                clock,
+                raised,
+                status,
+            } => self.node_told(front, start, node, clock, raised, status),
+            What::NodePlan { front, start } => self.node_plan(front, start),
+            What::Strike(nemesis) => self.strike(nemesis),
+            What::Heal(heal) => self.heal(heal),
+            What::SweepByOwnClock { node } => self.sweep_by_own_clock(usize::from(node)),
+        }
+    }
+
+    /// What concerns a paused machine waits until that goes on.
+    fn defer(&mut self, what: What) -> Option<What> {
+        match &what {
+            What::Arrive(Message { node, .. })
+            | What::Commit { node, .. }
+            | What::Hello { node, .. }
+            | What::NodeAsk { node, .. } => {
+                let node = &mut self.nodes[usize::from(*node)];
+                if node.paused {
+                    node.deferred.push(what);
+                    return None;
+                }
+            }
+            What::Answer { to, .. }
+            | What::Fail { to, .. }
+            | What::Wake { to, .. }
+            | What::Begin { to }
+            | What::GiveUp { to } => {
+                let front = &mut self.fronts[usize::from(to.front)];
+                if front.paused {
+                    front.deferred.push(what);
+                    return None;
+                }
+            }
+            What::Called { front, .. }
+            | What::Background { front, .. }
+            | What::HelloBack { front, .. }
+            | What::NodePass { front, .. }
+            | What::NodeTold { front, .. }
+            | What::NodePlan { front, .. } => {
+                let front = &mut self.fronts[usize::from(*front)];
+                if front.paused {
+                    front.deferred.push(what);
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        Some(what)
+    }
+
+    // ---- messages ----
+
+    pub(crate) fn delay_us(&mut self) -> u64 {
+        if self.calm {
+            return US_PER_MS / 2;
+        }
+        self.plan.delay_us(&mut self.rng)
+    }
+
+    pub(crate) fn chance(&mut self, per_mille: u32) -> bool {
+        !self.calm && self.rng.per_mille(per_mille)
+    }
+
+    /// Sends a request, which may get lost.
+    pub(crate) fn send(&mut self, message: Message) {
+        if self.chance(self.plan.loss_per_mille) {
+            return self.maybe_notice(&message);
+        }
+        let after = self.delay_us();
+        self.after(after, What::Arrive(message));
+    }
+
+    /// Of a message that is lost the transport may say so, after a while; that it was not delivered it cannot know.
+    fn maybe_notice(&mut self, message: &Message) {
+        if !message.copy && self.rng.per_mille(300) {
+            let after = self.rng.range(1, TRANSPORT_TIMEOUT_MS) * US_PER_MS;
+            self.tell_failure(message, after, self.wrong == Some(ShellTooth::DeliveryDenied));
+        }
+    }
+
+    fn tell_failure(&mut self, message: &Message, after_us: u64, undelivered: bool) {
+        if !message.copy {
+            let what = What::Fail {
+                to: message.to,
+                round: message.round,
+                rank: message.rank,
+                delivered: !undelivered,
+            };
+            self.after(after_us, what);
+        }
+    }
+
+    fn arrive(&mut self, message: Message) {
+        let (index, front) = (usize::from(message.node), usize::from(message.to.front));
+        if !self.nodes[index].up {
+            let after = self.rng.range(100, REFUSED_WITHIN_US);
+            return self.tell_failure(&message, after, true);
+        }
+        if self.fronts[front].requests_cut >> index & 1 == 1 {
+            return self.maybe_notice(&message);
+        }
+        let wall_ms = self.wall_ms(self.nodes[index].offset_ms);
+        let node = &mut self.nodes[index];
+        if node.observe(&message, wall_ms).is_err() {
+            let after = self.delay_us();
+            return self.tell_failure(&message, after, true);
+        }
+        if self.chance(self.plan.copies_per_mille) && !message.copy {
+            self.send_copy(&message);
+        }
+        let key = usize::from(message.key);
+        if message.request == Request::Read {
+            let reply = self.nodes[index].read(key, self.wrong);
+            return self.reply(&message, reply);
+        }
+        if self.wrong == Some(ShellTooth::AckBeforeFsync) {
+            let reply = self.nodes[index].change_in_memory(key, &message.request);
+            self.reply(&message, reply);
+            return self.commit_later(index);
+        }
+        let idle = self.nodes[index].waiting.is_empty();
+        self.nodes[index].waiting.push(message);
+        if idle {
+            self.commit_later(index);
+        }
+    }
+
+    /// The same message arrives again, later: by then anything may have happened. Its answer finds nobody.
+    fn send_copy(&mut self, message: &Message) {
+        let copy = Message {
+            copy: true,
+            request: message.request.clone(),
+            ..*message
+        };
+        let after = self.delay_us() + self.delay_us();
+        self.after(after, What::Arrive(copy));
+    }
+
+    fn commit_later(&mut self, node: usize) {
+        let after = self.plan.commit_us(&mut self.rng);
+        let start = self.nodes[node].start;
+        self.after(
+            after,
+            What::Commit {
+                node: small(node),
+                start,
+            },
+        );
+    }
+
+    /// Everything that has queued up is decided, made durable, and answered.
+    fn commit(&mut self, index: usize, start: u32) {
+        let node = &mut self.nodes[index];
+        if node.start != start {
+            return;
+        }
+        let mut batch = std::mem::take(&mut node.waiting);
+        // Its answer is lost with some crashes right after a commit.
+        for message in batch.drain(..) {
+            let reply = self.nodes[index].change(usize::from(message.key), &message.request);
+            if let Reply::Corrupt { ballot } = &reply {
+                self.bad(Trouble::Corrupt(format!("a node found two states under {ballot}")));
+            }
+            self.reply(&message, reply);
+        }
+        let node = &mut self.nodes[index];
+        node.made_durable();
+        node.waiting = batch;
+    }
+
+    fn reply(&mut self, message: &Message, reply: Reply) {
+        if message.copy {
+            return;
+        }
+        let (index, front) = (usize::from(message.node), usize::from(message.to.front));
+        if self.fronts[front].answers_cut >> index & 1 == 1 || self.chance(self.plan.loss_per_mille) {
+            return self.maybe_notice(message);
+        }
+        let wall_ms = self.wall_ms(self.nodes[index].offset_ms);
+        let what = What::Answer {
+            to: message.to,
+            round: message.round,
+            rank: message.rank,
+            clock: self.nodes[index].reading(wall_ms),
+            reply,
+        };
+        let after = self.delay_us();
+        self.after(after, what);
+    }
+
+    fn hello(&mut self, front: u8, start: u32, node: u8) {
+        let index = usize::from(node);
+        let cut = self.fronts[usize::from(front)].requests_cut | self.fronts[usize::from(front)].answers_cut;
+        if !self.nodes[index].up || cut >> index & 1 == 1 || self.chance(self.plan.loss_per_mille) {
+            return;
+        }
+        let wall_ms = self.wall_ms(self.nodes[index].offset_ms);
+        let clock = self.nodes[index].reading(wall_ms);
+        let after = self.delay_us();
+        self.after(
+            after,
+            What::HelloBack {
+                front,
+                start,
+                node,
+                clock,
+            },
+        );
+    }
+}
+
+/// An index of a node, coordinator, client or key: there are never more than 200 of any.
+#[expect(clippy::cast_possible_truncation, reason = "few of everything, see there")]
+pub(crate) fn small(index: usize) -> u8 {
+    index as u8
+}
