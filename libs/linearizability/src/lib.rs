@@ -1,4 +1,5 @@
 //! Could one single register (or lock) have given these answers?
+mod cut;
 mod history;
 mod holder;
 mod model;
