@@ -130,6 +130,8 @@ pub struct Operation {
     /// A home failed to answer once: from then on the spares are asked together with the homes.
     spares_at_once: bool,
     tries: u32,
+    /// When it is given up, by the coordinator's clock, in Unix milliseconds.
+    deadline_unix_ms: u64,
 }
 
 struct Context<'a> {
@@ -174,6 +176,7 @@ impl Operation {
             doubt: Doubt::new(),
             spares_at_once: suspected,
             tries: 0,
+            deadline_unix_ms: u64::MAX,
         }
     }
 
@@ -209,8 +212,14 @@ impl Operation {
         if matches!(self.phase, Phase::Ended) {
             return cx.actions;
         }
+        // One that was stopped (with its whole process, maybe) goes on from here: too late to send anything more.
+        if now_unix_ms > self.deadline_unix_ms {
+            self.give_up(&mut cx, "the deadline has passed");
+            return cx.actions;
+        }
         match event {
             Event::Start => {
+                self.deadline_unix_ms = now_unix_ms.saturating_add(cx.coordinator.limits.deadline_ms);
                 cx.wake(Timer::Deadline.number(0), cx.coordinator.limits.deadline_ms);
                 self.begin(&mut cx, Next::Begin);
             }

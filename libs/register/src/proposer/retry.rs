@@ -8,7 +8,11 @@ use super::memory::FRESH_MS;
 /// The name of an operation, and which other attempts carry the same name.
 ///
 /// A state remembers the ids of the changes it was made by ([`Lineage`](crate::state::Lineage)), so an attempt that finds its id there
-/// tells what came of it instead of doing it again.
+/// tells what came of it instead of doing it again. So together they take effect at most once, whatever overlaps.
+///
+/// Refusals leave no trace. One told to a repetition says nothing of an attempt that is still under way, which may yet find what it
+/// expects: whoever wants a refusal to be the last word sends a request again only when the attempt before has ended. An operation
+/// sends nothing after its deadline, so that is known even where no answer came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
     /// The id was drawn for this operation alone: there is no other attempt, now or later.

@@ -31,6 +31,7 @@ const fn plain() -> Setup {
         mix: Mix::Plain,
         other_keys: false,
         restarts: false,
+        retries: false,
     }
 }
 
@@ -119,6 +120,37 @@ fn coordinators_that_die_and_are_replaced() {
     run(Setup {
         other_keys: true,
         restarts: true,
+        ..plain()
+    });
+}
+
+#[test]
+fn requests_that_are_sent_again() {
+    run(Setup {
+        restarts: true,
+        retries: true,
+        ..plain()
+    });
+}
+
+#[test]
+fn requests_that_are_sent_again_to_a_busy_cluster() {
+    run(Setup {
+        homes: 3,
+        nodes: 5,
+        mix: Mix::Fences,
+        other_keys: true,
+        restarts: true,
+        retries: true,
+    });
+}
+
+#[test]
+fn locks_that_are_asked_for_again() {
+    run(Setup {
+        mix: Mix::Locks,
+        restarts: true,
+        retries: true,
         ..plain()
     });
 }

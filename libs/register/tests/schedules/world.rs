@@ -7,9 +7,9 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use register::acceptor::{Change, decide};
-use register::change::Answer;
+use register::change::{Answer, Command};
 use register::handover::{HandOver, HandOverAction, HandOverEvent};
-use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome, Retry};
+use register::proposer::{Action, Consistency, Coordinator, Event, Limits, Members, Operation, Outcome, Retry};
 use register::{Ballot, HlcTime, Key, Record, Reply, Request, RequestId};
 
 use crate::history::{Entry, NEVER, Op, Value};
@@ -18,8 +18,12 @@ use crate::mix::{Mix, fence_of, ttl_of};
 const COORDINATORS: usize = 3;
 const END_MS: u64 = 60_000;
 const EPOCH_MS: u64 = 1_700_000_000_000;
+/// How far off a coordinator's clock is at most.
+const OFFSET_MAX_MS: i64 = 150;
 /// Two coordinators may be twice the skew bound (500 ms) apart.
 pub(crate) const CLOCKS_APART_MS: u64 = 1_000;
+/// A client sends a request at most so often.
+const MAX_ATTEMPTS: u32 = 4;
 /// Rounds of settling and flushing after which everything must be at home.
 const CALM_ROUNDS: u32 = 3;
 
@@ -38,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) other_keys: bool,
     /// Coordinators die and come back as somebody else.
     pub(crate) restarts: bool,
+    /// Clients name their requests, and send those again whose outcome is unknown.
+    pub(crate) retries: bool,
 }
 
 enum What {
@@ -64,6 +70,8 @@ enum What {
         timer: u32,
     },
     Client(usize),
+    /// A client sends its last request again.
+    Again(usize),
     Flush,
     Fault,
     Heal {
@@ -84,6 +92,17 @@ enum From {
 struct Client {
     left: u32,
     seen: Value,
+    /// What it last asked for, to ask again.
+    asked: Option<Asked>,
+}
+
+#[derive(Clone)]
+struct Asked {
+    command: Command,
+    consistency: Consistency,
+    id: RequestId,
+    entry: usize,
+    attempts: u32,
 }
 
 /// An operation, its coordinator, and whose it is: client and place in the history.
@@ -126,7 +145,7 @@ impl World {
             .map(|i| {
                 (
                     Coordinator::new(i as u64 + 1, 500, limits, seed ^ i as u64),
-                    rng.random_range(-150..150),
+                    rng.random_range(-OFFSET_MAX_MS..OFFSET_MAX_MS),
                 )
             })
             .collect();
@@ -134,6 +153,7 @@ impl World {
             .map(|_| Client {
                 left: rng.random_range(3..8),
                 seen: None,
+                asked: None,
             })
             .collect();
         Self {
@@ -319,6 +339,7 @@ impl World {
             }
             What::Wake { operation, timer } => self.give(operation, Event::Wake { timer }),
             What::Client(client) => self.client(client),
+            What::Again(client) => self.attempt(client),
             What::Flush => self.flush(),
             What::Fault => self.fault(),
             What::Heal { node } => self.up[node] = true,
@@ -380,7 +401,7 @@ impl World {
         let (index, caller) = (*index, *caller);
         let (coordinator, offset) = &mut self.coordinators[index];
         if !self.calm && self.rng.random_bool(0.01) {
-            *offset = self.rng.random_range(-150..150);
+            *offset = self.rng.random_range(-OFFSET_MAX_MS..OFFSET_MAX_MS);
         }
         let now = (EPOCH_MS + self.now).saturating_add_signed(*offset);
         let actions = operation.handle(coordinator, now, event);
@@ -411,6 +432,7 @@ impl World {
         let Some((client, entry)) = caller else { return };
         let value = |text: Option<Arc<str>>| text.map(|text| text.parse().expect("the tests write numbers"));
         let now = self.now;
+        let may_ask_again = self.may_ask_again(client);
         let known = &mut self.history[entry];
         match outcome {
             Outcome::Answered { answer, .. } => {
@@ -441,6 +463,11 @@ impl World {
             }
             // Nothing was written (or read): a promise that the checker holds it to.
             Outcome::Unavailable { .. } => known.called = NEVER,
+            // It may be asked for again: all attempts together are one operation.
+            Outcome::Unknown { .. } if may_ask_again => {
+                let after = self.rng.random_range(0..1_500);
+                return self.at(after, What::Again(client));
+            }
             // Stays pending for ever: it may take effect at any time, or never.
             Outcome::Unknown { .. } => {
                 if matches!(known.op, Op::Read(_)) {
@@ -479,10 +506,42 @@ impl World {
                 op: Op::End(fresh),
             });
         }
+        self.clients[client].asked = Some(Asked {
+            command,
+            consistency,
+            id: RequestId(id),
+            entry,
+            attempts: 0,
+        });
+        self.attempt(client);
+    }
+
+    fn may_ask_again(&self, client: usize) -> bool {
+        let asked = self.clients[client].asked.as_ref();
+        self.setup.retries && !self.calm && asked.is_some_and(|asked| asked.attempts < MAX_ATTEMPTS)
+    }
+
+    /// Sends what a client asks for, at first or again.
+    fn attempt(&mut self, client: usize) {
+        let Some(asked) = &mut self.clients[client].asked else {
+            return;
+        };
+        asked.attempts += 1;
+        let Asked {
+            command,
+            consistency,
+            id,
+            entry,
+            attempts,
+        } = asked.clone();
+        let retry = match attempts {
+            _ if !self.setup.retries => Retry::Never(id),
+            1 => Retry::First(id),
+            _ => Retry::repeated(id, EPOCH_MS + self.history[entry].called, OFFSET_MAX_MS.unsigned_abs()),
+        };
         let coordinator = self.rng.random_range(0..COORDINATORS);
         let members = self.members();
         let repair = self.rng.random_bool(0.5);
-        let retry = Retry::Never(RequestId(id));
         let operation = Operation::new(key(), command, retry, consistency, members, repair);
         self.start(operation, coordinator, Some((client, entry)));
     }

@@ -16,6 +16,22 @@ fn repeated_from(request: u64, unix_ms: u64) -> Retry {
     }
 }
 
+/// One that does not look further back than the cluster's clock began.
+fn again_after_all() -> Retry {
+    repeated_from(1, 1_700_000_000_005)
+}
+
+/// The coordinator sends the first messages of an operation and is gone.
+fn start_and_die(cluster: &mut Cluster, coordinator: &mut Coordinator, command: Command, retry: Retry) {
+    let quorum = Consistency::Quorum;
+    let mut operation = Operation::new(key(), command, retry, quorum, Cluster::members(), true);
+    for action in operation.handle(coordinator, cluster.now_ms, Event::Start) {
+        if let Action::Send { rank, request, .. } = action {
+            cluster.deliver(rank, &request);
+        }
+    }
+}
+
 fn acquire(token: &str) -> Command {
     Command::Acquire {
         token: Arc::from(token),
@@ -153,19 +169,7 @@ fn what_only_one_node_took_is_committed_before_it_is_told() {
         Request::Accept { state, .. } if rank == 1 && state.value.as_deref() == Some("1") => Fate::Lost,
         _ => Fate::Arrives,
     });
-    let mut first = Operation::new(
-        key(),
-        put("1"),
-        Retry::First(RequestId(1)),
-        Consistency::Quorum,
-        Cluster::members(),
-        true,
-    );
-    for action in first.handle(&mut one, cluster.now_ms, Event::Start) {
-        if let Action::Send { rank, request, .. } = action {
-            cluster.deliver(rank, &request);
-        }
-    }
+    start_and_die(&mut cluster, &mut one, put("1"), Retry::Never(RequestId(1)));
     assert_eq!((cluster.value(0), cluster.value(1)), (Some("1"), Some("0")));
     let made = cluster.record(0).accepted;
     cluster.fate = Box::new(|_, _| Fate::Arrives);
@@ -173,6 +177,39 @@ fn what_only_one_node_took_is_committed_before_it_is_told() {
     assert_eq!(answer(outcome), Answer::Written { version: made });
     assert_eq!(cluster.state(0), cluster.state(1));
     assert_eq!(cluster.state(0).version, made);
+}
+
+#[test]
+fn a_refused_repetition_kills_the_attempt_that_one_node_took() {
+    let (mut cluster, mut one, mut other) = (Cluster::new(), coordinator(1), coordinator(2));
+    cluster.run(&mut one, put("0"), never(8));
+    let (ballot, state) = (cluster.record(0).accepted, cluster.state(0).clone());
+    cluster.ask(2, &Request::Install { ballot, state });
+    let only = |allowed: [bool; NODES]| -> Fates {
+        Box::new(move |rank, _| if allowed[rank] { Fate::Arrives } else { Fate::Lost })
+    };
+    // One node alone takes a change, and the first attempt, which is made of it; both coordinators die.
+    cluster.now_ms += 10;
+    cluster.fate = only([true, false, false]);
+    start_and_die(&mut cluster, &mut one, put("5"), never(9));
+    cluster.fate = Box::new(|rank, request| match request {
+        Request::Prepare { .. } if rank != 1 => Fate::Arrives,
+        Request::Accept { .. } if rank == 0 => Fate::Arrives,
+        _ => Fate::Lost,
+    });
+    let outcome = cluster.run(&mut other, cas(json!(5), "1"), Retry::First(RequestId(1)));
+    assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+    assert_eq!(cluster.value(0), Some("1"));
+    // The repetition meets the others, who all agree on what was before.
+    cluster.fate = only([false, true, true]);
+    let refused = answer(cluster.run(&mut coordinator(3), cas(json!(5), "1"), again_after_all()));
+    assert!(matches!(refused, Answer::NotSwapped { .. }), "{refused:?}");
+    cluster.fate = only([true, true, false]);
+    let read = answer(cluster.run(&mut one, Command::Get, never(10)));
+    assert!(
+        matches!(&read, Answer::Value { value, .. } if **value == *"0"),
+        "{read:?}"
+    );
 }
 
 #[test]
