@@ -65,6 +65,7 @@ mod bent {
 #[derive(Clone)]
 pub struct NodeClock {
     wall: WallClock,
+    max_skew_ms: u64,
     clock: Arc<Mutex<Clock>>,
 }
 
@@ -82,6 +83,7 @@ impl NodeClock {
     pub fn new(incarnation: u64, max_skew_ms: u64, resume_above: HlcTime, wall: WallClock) -> Self {
         Self {
             wall,
+            max_skew_ms,
             clock: Arc::new(Mutex::new(Clock::new(incarnation, max_skew_ms, resume_above))),
         }
     }
@@ -103,6 +105,18 @@ impl NodeClock {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.lock().incarnation()
+    }
+
+    /// Stamps another incarnation from now on; the readings go on.
+    pub fn set_incarnation(&self, incarnation: u64) {
+        let mut clock = self.lock();
+        *clock = Clock::new(incarnation, self.max_skew_ms, clock.last());
+    }
+
+    /// How far ahead of the wall clock another clock may be, in milliseconds.
+    #[must_use]
+    pub fn max_skew_ms(&self) -> u64 {
+        self.max_skew_ms
     }
 
     /// The highest reading drawn or merged so far.

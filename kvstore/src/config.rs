@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use service::program::Program;
-use service::settings::{CommonArgs, SettingError};
+use service::settings::{CommonArgs, SettingError, switch};
 
 /// Largest value that can be allowed: several must fit into one message between kvfront and kvstore.
 pub const MAX_VALUE_BYTES_LIMIT: usize = 8 * 1024 * 1024;
@@ -45,6 +45,18 @@ pub struct Config {
     /// How far ahead of this machine's clock a sender's may be, milliseconds (at most 60000); what is further ahead is refused
     #[arg(long, env = "MAX_CLOCK_SKEW_MS", default_value_t = 500, value_name = "MS")]
     pub max_clock_skew_ms: u64,
+
+    /// 1: forget at start which ring (BACKENDS and RF of the kvfronts) this node belongs to, and take the next kvfront's; only for a start
+    /// after these were changed on purpose everywhere
+    #[arg(
+        long,
+        env = "ADOPT_RING",
+        default_value = "0",
+        value_name = "0|1",
+        value_parser = switch,
+        action = clap::ArgAction::Set
+    )]
+    pub adopt_ring: bool,
 
     /// What every program has.
     #[command(flatten)]

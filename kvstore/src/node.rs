@@ -29,6 +29,7 @@ pub struct Node {
     store: Store,
     metrics: Metrics,
     skew_refusals: Counter,
+    ring_refusals: Counter,
     max_value_bytes: usize,
 }
 
@@ -47,6 +48,7 @@ impl Node {
             max_clock_skew_ms: config.max_clock_skew_ms,
             wall,
             new_incarnation: rand::random(),
+            adopt_ring: config.adopt_ring,
             metrics: StoreMetrics::new(&metrics),
         };
         let store = Store::open(&config.db_file, options)?;
@@ -55,10 +57,16 @@ impl Node {
             "Messages whose clock was too far ahead",
             Counter::default(),
         );
+        let ring_refusals = metrics.register(
+            "ring_refusals",
+            "Messages from another ring (other BACKENDS or RF)",
+            Counter::default(),
+        );
         Ok(Self {
             store,
             metrics,
             skew_refusals,
+            ring_refusals,
             max_value_bytes: config.max_value_bytes,
         })
     }
@@ -77,6 +85,11 @@ impl Node {
         self.store.clock().observe(sender).inspect_err(|_| {
             self.skew_refusals.inc();
         })
+    }
+
+    /// Counts a message from another ring.
+    pub fn count_ring_refusal(&self) {
+        self.ring_refusals.inc();
     }
 
     /// Largest value taken, in bytes of JSON text.

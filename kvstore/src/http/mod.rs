@@ -1,4 +1,4 @@
-//! HTTP of a node: two calls for coordinators, the KV API for everybody else.
+//! HTTP of a node: the `/internal` calls for coordinators, the KV API for everybody else.
 //!
 //! Domain errors are turned into answers here and nowhere else: what was certainly not done is 409 or 503, what may have been done is 503
 //! with `"outcome":"unknown"`.
@@ -22,7 +22,10 @@ use service::metrics::Metrics;
 use crate::node::Node;
 use crate::storage::StoreError;
 
-pub use internal::{MAX_ENVELOPE_BYTES, MAX_ENVELOPE_REQUESTS, MAX_PAGE_RECORDS, MAX_REPLY_BYTES};
+pub use internal::{
+    MAX_CHANGES, MAX_CHANGES_WAIT, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_REQUESTS, MAX_PAGE_RECORDS, MAX_PEER_NAME_BYTES,
+    MAX_QUESTION_BYTES, MAX_REPLY_BYTES,
+};
 
 /// Bytes a body may have beside its values: key, envelope, braces.
 const BODY_SLACK_BYTES: usize = 64 * 1024;
@@ -31,10 +34,15 @@ const BODY_SLACK_BYTES: usize = 64 * 1024;
 pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
     // A CAS carries two values.
     let body_limit_bytes = 2 * node.max_value_bytes() + BODY_SLACK_BYTES;
-    let internal = Router::new()
+    let exchange = Router::new()
         .route("/internal/exchange", post(internal::exchange))
-        .route("/internal/page", post(internal::page))
         .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
+    let questions = Router::new()
+        .route("/internal/page", post(internal::page))
+        .route("/internal/node", post(internal::node))
+        .route("/internal/hashes", post(internal::hashes))
+        .route("/internal/changes", post(internal::changes))
+        .layer(DefaultBodyLimit::max(MAX_QUESTION_BYTES));
     let batch = Router::new()
         .route("/kv/batch", key_methods(post(batch::batch)))
         .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
@@ -47,7 +55,8 @@ pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
         .route("/lock/acquire/{*key}", post(routes::acquire))
         .route("/lock/release/{*key}", post(routes::release))
         .route("/lock/renew/{*key}", post(routes::renew))
-        .merge(internal)
+        .merge(exchange)
+        .merge(questions)
         .merge(batch)
         .with_state(node);
     with_common_routes(router, tasks, metrics, body_limit_bytes)
@@ -72,6 +81,7 @@ fn not_served(error: &StoreError) -> ApiError {
         StoreError::Closed | StoreError::Failed { .. } => ApiError::unavailable(error.to_string()),
         StoreError::Unknown { .. } => ApiError::outcome_unknown(error.to_string()),
         StoreError::Skew(skew) => ApiError::conflict(skew.to_string()),
+        StoreError::Ring(ring) => ApiError::conflict(ring.to_string()).with("refused", "ring"),
         StoreError::Corrupt { .. } => {
             tracing::error!(%error, "corruption");
             ApiError::internal(error.to_string())

@@ -154,14 +154,14 @@ async fn put_replica(
         hint_for: None,
     };
     let key = Key::data(name);
-    let replies = store
-        .decide(vec![(key.clone(), accept)])
+    let reply = store
+        .decide_locally(key.clone(), accept)
         .await
         .map_err(|error| not_served(&error))?;
-    match replies.into_iter().next() {
-        Some(Reply::Accepted { .. }) => Ok(written(ballot)),
-        Some(Reply::Fenced { fence }) => Ok(fenced(fence)),
-        Some(Reply::Refused { .. }) => {
+    match reply {
+        Reply::Accepted { .. } => Ok(written(ballot)),
+        Reply::Fenced { fence } => Ok(fenced(fence)),
+        Reply::Refused { .. } => {
             let record = store.record(&key).await.map_err(|error| not_served(&error))?;
             if record.is_none_or(|stored| stored.record.accepted > ballot) {
                 // Newer, or dropped since by something newer.
@@ -177,8 +177,8 @@ async fn put_replica(
                 "a coordinator is changing this key and was promised that nothing older is taken; send it again later",
             ))
         }
-        Some(Reply::Failed { reason }) => Err(ApiError::unavailable(reason)),
-        Some(Reply::Corrupt { ballot }) => Err(not_served(&StoreError::Corrupt { ballot })),
+        Reply::Failed { reason } => Err(ApiError::unavailable(reason)),
+        Reply::Corrupt { ballot } => Err(not_served(&StoreError::Corrupt { ballot })),
         other => Err(ApiError::internal(format!(
             "the acceptor answered an accept with {other:?}"
         ))),

@@ -76,6 +76,18 @@ impl Cache {
         }
     }
 
+    /// Keeps only what `keep` says.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Stored) -> bool) {
+        let entries = self.entries.iter();
+        let dropped: Vec<Key> = entries
+            .filter(|(_, stored)| !keep(stored))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &dropped {
+            self.remove(key);
+        }
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
@@ -132,6 +144,7 @@ mod tests {
         Put(u8, usize),
         Get(u8),
         Remove(u8),
+        Retain(usize),
         Clear,
     }
 
@@ -140,6 +153,7 @@ mod tests {
             6 => (any::<u8>(), 0usize..3_000).prop_map(|(key, bytes)| Step::Put(key % 40, bytes)),
             3 => any::<u8>().prop_map(|key| Step::Get(key % 40)),
             2 => any::<u8>().prop_map(|key| Step::Remove(key % 40)),
+            1 => (0usize..3_000).prop_map(Step::Retain),
             1 => Just(Step::Clear),
         ];
         proptest::collection::vec(step, 0..200)
@@ -154,6 +168,11 @@ mod tests {
                     Step::Put(key, size) => cache.put(Key::data(&key.to_string()), stored(size)),
                     Step::Get(key) => { cache.get(&Key::data(&key.to_string())); }
                     Step::Remove(key) => cache.remove(&Key::data(&key.to_string())),
+                    Step::Retain(size) => {
+                        let small = |stored: &Stored| stored.record.size_bytes() <= size;
+                        cache.retain(small);
+                        prop_assert!(cache.entries.iter().all(|(_, stored)| small(stored)));
+                    }
                     Step::Clear => cache.clear(),
                 }
                 let sum: usize = cache.entries.iter().map(|(key, stored)| weight(key, stored)).sum();

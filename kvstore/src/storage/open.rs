@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use register::{Ballot, HlcTime};
+use register::membership::Peer;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::rows::{APPLICATION_ID, NodeRow, SCHEMA, SCHEMA_VERSION};
+use super::node_row::{self, NodeRow};
+use super::schema::{self, APPLICATION_ID, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION};
 
 /// How long the integrity check at start may take. A larger database is checked as far as that goes; damage met later is an error of the
 /// request that meets it.
@@ -107,11 +108,13 @@ pub enum OpenError {
 pub(crate) struct Opened {
     pub(crate) writer: Connection,
     pub(crate) node: NodeRow,
+    pub(crate) peers: Vec<Peer>,
     pub(crate) lock: File,
 }
 
-/// Opens or creates the database at `path`. `new_incarnation` is used when it is created.
-pub(crate) fn open(path: &Path, new_incarnation: u64) -> Result<Opened, OpenError> {
+/// Opens or creates the database at `path`, for a process that begins. `new_incarnation` is used when it is created; with `forget_ring` the
+/// node belongs to no ring any more.
+pub(crate) fn open(path: &Path, new_incarnation: u64, forget_ring: bool) -> Result<Opened, OpenError> {
     let lock = claim(path)?;
     look_at_header(path)?;
     let sqlite = |source: rusqlite::Error| match source.sqlite_error_code() {
@@ -136,7 +139,7 @@ pub(crate) fn open(path: &Path, new_incarnation: u64) -> Result<Opened, OpenErro
     }
     let fresh = recognise(&connection, path, sqlite)?;
     if fresh {
-        create(&mut connection, new_incarnation).map_err(sqlite)?;
+        schema::create(&mut connection, new_incarnation).map_err(sqlite)?;
         sync_directory(path).map_err(|source| OpenError::NotWritable {
             path: path.to_owned(),
             source,
@@ -150,18 +153,38 @@ pub(crate) fn open(path: &Path, new_incarnation: u64) -> Result<Opened, OpenErro
     connection
         .pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)
         .map_err(sqlite)?;
-    let node = NodeRow::read(&connection).map_err(|source| match source {
+    let node = |source: rusqlite::Error| match source {
         rusqlite::Error::QueryReturnedNoRows => OpenError::Corrupt {
             path: path.to_owned(),
             detail: "the node's own row is missing".to_owned(),
         },
         other => sqlite(other),
-    })?;
+    };
+    schema::migrate(&mut connection).map_err(node)?;
+    let (node, peers) = begin(&mut connection, forget_ring).map_err(node)?;
     Ok(Opened {
         writer: connection,
         node,
+        peers,
         lock,
     })
+}
+
+/// Takes the node up as one whose process has just begun, durably, and gives what it is now.
+fn begin(connection: &mut Connection, forget_ring: bool) -> rusqlite::Result<(NodeRow, Vec<Peer>)> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = NodeRow::read(&transaction)?;
+    let peers = node_row::read_peers(&transaction)?;
+    let mut node = found;
+    node.take_over(&found.status(&peers).after_restart());
+    if forget_ring {
+        node.epoch = None;
+    }
+    if node != found {
+        node.update_all(&transaction)?;
+        transaction.commit()?;
+    }
+    Ok((node, peers))
 }
 
 /// A connection that only reads.
@@ -264,7 +287,7 @@ fn recognise(
             path: path.to_owned(),
             found: version,
         }),
-        (APPLICATION_ID, 1..) if version == SCHEMA_VERSION => Ok(false),
+        (APPLICATION_ID, 1..) if (OLDEST_SCHEMA_VERSION..=SCHEMA_VERSION).contains(&version) => Ok(false),
         (APPLICATION_ID, _) => {
             let detail = format!("schema version {version} with {tables} tables and indexes");
             Err(OpenError::Corrupt {
@@ -282,24 +305,6 @@ fn recognise(
             })
         }
     }
-}
-
-/// The schema, the marks and the node's row in one transaction: a crash leaves an empty database or a whole one.
-fn create(connection: &mut Connection, incarnation: u64) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(SCHEMA)?;
-    let node = NodeRow {
-        incarnation,
-        floor: Ballot::ZERO,
-        commit: 0,
-        clock: HlcTime::ZERO,
-        records: 0,
-        hints: 0,
-    };
-    node.create(&transaction)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.commit()
 }
 
 /// `PRAGMA quick_check`, interrupted after [`CHECK_TIMEOUT`].
@@ -353,15 +358,15 @@ mod tests {
     use super::*;
 
     fn refuse(path: &Path) -> String {
-        open(path, 1).unwrap_err().to_string()
+        open(path, 1, false).unwrap_err().to_string()
     }
 
     #[test]
     fn a_new_database_keeps_its_incarnation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.db");
-        assert_eq!(open(&path, 7).unwrap().node.incarnation, 7);
-        assert_eq!(open(&path, 8).unwrap().node.incarnation, 7);
+        assert_eq!(open(&path, 7, false).unwrap().node.incarnation, 7);
+        assert_eq!(open(&path, 8, false).unwrap().node.incarnation, 7);
     }
 
     #[test]
@@ -379,7 +384,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "x").unwrap();
         assert!(matches!(
-            open(&dir.path().join("file/kv.db"), 1),
+            open(&dir.path().join("file/kv.db"), 1, false),
             Err(OpenError::NoDirectory { .. })
         ));
         std::fs::create_dir(dir.path().join("kv.db")).unwrap();
@@ -418,29 +423,29 @@ mod tests {
     fn newer_schemas_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.db");
-        open(&path, 1)
+        open(&path, 1, false)
             .unwrap()
             .writer
             .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
             .unwrap();
-        assert!(matches!(open(&path, 1), Err(OpenError::TooNew { .. })));
+        assert!(matches!(open(&path, 1, false), Err(OpenError::TooNew { .. })));
     }
 
     #[test]
     fn two_processes_cannot_share_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.db");
-        let first = open(&path, 1).unwrap();
+        let first = open(&path, 1, false).unwrap();
         assert!(refuse(&path).contains("in use by another kvstore"));
         drop(first);
-        open(&path, 1).unwrap();
+        open(&path, 1, false).unwrap();
     }
 
     #[test]
     fn damage_is_found_at_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.db");
-        let opened = open(&path, 1).unwrap();
+        let opened = open(&path, 1, false).unwrap();
         for number in 0..2_000 {
             let sql = "INSERT INTO records (key, commit_number, fence, value) VALUES (?, ?, 0, ?)";
             opened

@@ -11,7 +11,8 @@ use register::{Ballot, Key};
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::Semaphore;
 
-use super::rows::{self, NodeRow, Stored, columns};
+use super::node_row::NodeRow;
+use super::rows::{self, Stored, columns};
 use super::{Page, StoreError, open};
 
 /// Read connections: enough to keep a few cores busy; further reads queue.
@@ -184,6 +185,8 @@ fn read_page(snapshot: &Connection, list: &List, limit: usize) -> rusqlite::Resu
         end,
         floor: node.floor,
         commit: node.commit,
+        incarnation: node.incarnation,
+        standing: node.standing,
     })
 }
 

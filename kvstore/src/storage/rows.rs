@@ -1,46 +1,14 @@
-//! Records as rows: the schema, and the way between a [`Record`] and its columns.
+//! Records as rows: the way between a [`Record`] and its columns.
 //!
 //! Ballots are 16-byte blobs, big endian, so that they order like ballots; zero is NULL. Unsigned 64-bit numbers are kept bit for bit in
-//! SQLite's signed integers; nothing compares them in SQL.
+//! SQLite's signed integers.
 
 use std::sync::Arc;
 
+use register::membership::DropRecords;
 use register::{Ballot, HlcTime, Key, Lineage, Record, RequestId, State};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-
-/// `PRAGMA application_id` of our files: "DDKV".
-pub(crate) const APPLICATION_ID: i32 = 0x4444_4B56;
-/// `PRAGMA user_version`: the schema this code reads and writes.
-pub(crate) const SCHEMA_VERSION: i32 = 1;
-
-/// The schema. `WITHOUT ROWID`: one tree per table, so an insert dirties one leaf and a lookup walks once. The partial index lists hints in
-/// the order in which they were taken, and costs nothing for records that are none. `node` has one row, rewritten by each commit.
-pub(crate) const SCHEMA: &str = "
-    CREATE TABLE records (
-        key TEXT NOT NULL PRIMARY KEY,
-        commit_number INTEGER NOT NULL,
-        accepted BLOB,
-        promised BLOB,
-        floor BLOB,
-        hint_for TEXT,
-        version BLOB,
-        fence INTEGER NOT NULL,
-        expires_at_ms INTEGER,
-        lineage BLOB,
-        value TEXT
-    ) WITHOUT ROWID, STRICT;
-    CREATE INDEX hints ON records (commit_number) WHERE hint_for IS NOT NULL;
-    CREATE TABLE node (
-        id INTEGER NOT NULL PRIMARY KEY CHECK (id = 0),
-        incarnation INTEGER NOT NULL,
-        floor BLOB,
-        commit_number INTEGER NOT NULL,
-        clock INTEGER NOT NULL,
-        records INTEGER NOT NULL,
-        hints INTEGER NOT NULL
-    ) STRICT;
-";
 
 /// Columns of a record in the order [`record_from_row`] expects, the key last.
 macro_rules! columns {
@@ -57,73 +25,6 @@ pub struct Stored {
     pub record: Record,
     /// The number of the change that last wrote it.
     pub commit: u64,
-}
-
-/// The row of table `node`: what the node keeps of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NodeRow {
-    /// Drawn when the database was created.
-    pub(crate) incarnation: u64,
-    /// Nothing dropped is above it.
-    pub(crate) floor: Ballot,
-    /// Number of the last change.
-    pub(crate) commit: u64,
-    /// High-water mark of the node's clock: no ballot that is stored or was drawn for a stored change is above it.
-    pub(crate) clock: HlcTime,
-    /// Rows in `records`.
-    pub(crate) records: u64,
-    /// Rows in `records` that are hints.
-    pub(crate) hints: u64,
-}
-
-impl NodeRow {
-    pub(crate) fn create(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO node (id, incarnation, floor, commit_number, clock, records, hints) VALUES (0, ?, ?, ?, ?, ?, ?)";
-        let numbers = (self.commit.cast_signed(), self.clock.to_bits().cast_signed());
-        let counts = (self.records.cast_signed(), self.hints.cast_signed());
-        let floor = ballot_to_sql(self.floor);
-        connection.execute(
-            sql,
-            params![
-                self.incarnation.cast_signed(),
-                floor,
-                numbers.0,
-                numbers.1,
-                counts.0,
-                counts.1
-            ],
-        )?;
-        Ok(())
-    }
-
-    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let sql = "SELECT incarnation, floor, commit_number, clock, records, hints FROM node WHERE id = 0";
-        connection.prepare_cached(sql)?.query_row([], |row| {
-            Ok(Self {
-                incarnation: unsigned(row, 0)?,
-                floor: ballot_from_sql(row, 1)?,
-                commit: unsigned(row, 2)?,
-                clock: HlcTime::from_bits(unsigned(row, 3)?),
-                records: unsigned(row, 4)?,
-                hints: unsigned(row, 5)?,
-            })
-        })
-    }
-
-    pub(crate) fn update(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let sql = "UPDATE node SET floor = ?, commit_number = ?, clock = ?, records = ?, hints = ? WHERE id = 0";
-        let numbers = (self.commit.cast_signed(), self.clock.to_bits().cast_signed());
-        let counts = (self.records.cast_signed(), self.hints.cast_signed());
-        let mut statement = connection.prepare_cached(sql)?;
-        statement.execute(params![
-            ballot_to_sql(self.floor),
-            numbers.0,
-            numbers.1,
-            counts.0,
-            counts.1
-        ])?;
-        Ok(())
-    }
 }
 
 /// The record of a key, if there is one.
@@ -168,6 +69,64 @@ pub(crate) fn delete_record(connection: &Connection, key: &Key) -> rusqlite::Res
     Ok(())
 }
 
+/// Calls `tell` for every record with something accepted. One that cannot be read is left out; it fails whoever asks for it.
+pub(crate) fn each_accepted(connection: &Connection, mut tell: impl FnMut(&Key, Ballot)) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT key, accepted FROM records WHERE accepted IS NOT NULL")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        match (key_at(row, 0), ballot_from_sql(row, 1)) {
+            (Ok(key), Ok(accepted)) => tell(&key, accepted),
+            (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "a damaged record"),
+        }
+    }
+    Ok(())
+}
+
+/// Which records [`DropRecords`] drops, and their bound. The first names the index of records without a value.
+fn dropped_where(drop: DropRecords) -> Option<(&'static str, Ballot)> {
+    match drop {
+        DropRecords::None => None,
+        DropRecords::Promises { up_to } => Some((
+            "value IS NULL AND accepted IS NULL AND (promised IS NULL OR promised <= ?1)",
+            up_to,
+        )),
+        DropRecords::Accepted { up_to } => Some(("accepted IS NULL OR accepted <= ?1", up_to)),
+    }
+}
+
+/// Calls `tell` with key, accepted ballot and whether it is a hint for every record that is to be dropped. One that cannot be read is not
+/// told, but dropped.
+pub(crate) fn each_dropped(
+    connection: &Connection,
+    drop: DropRecords,
+    mut tell: impl FnMut(&Key, Ballot, bool),
+) -> rusqlite::Result<()> {
+    let Some((condition, up_to)) = dropped_where(drop) else {
+        return Ok(());
+    };
+    let sql = format!("SELECT key, accepted, hint_for IS NOT NULL FROM records WHERE {condition}");
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([ballot_bytes(up_to)])?;
+    while let Some(row) = rows.next()? {
+        match (key_at(row, 0), ballot_from_sql(row, 1)) {
+            (Ok(key), Ok(accepted)) => tell(&key, accepted, row.get(2)?),
+            (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "a damaged record is dropped"),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the records that are to be dropped; gives how many they were.
+pub(crate) fn drop_records(connection: &Connection, drop: DropRecords) -> rusqlite::Result<u64> {
+    let Some((condition, up_to)) = dropped_where(drop) else {
+        return Ok(0);
+    };
+    let sql = format!("DELETE FROM records WHERE {condition}");
+    connection
+        .execute(&sql, [ballot_bytes(up_to)])
+        .map(|count| count as u64)
+}
+
 /// A record from a row of [`columns`].
 pub(crate) fn stored_from_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
     let accepted = ballot_from_sql(row, 1)?;
@@ -197,25 +156,28 @@ pub(crate) fn stored_from_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
 
 /// The key from a row of [`columns`].
 pub(crate) fn key_from_row(row: &Row<'_>) -> rusqlite::Result<Key> {
-    const COLUMN: usize = 10;
-    let text = row.get_ref(COLUMN)?.as_str()?;
-    Key::from_text(text).ok_or_else(|| unreadable(COLUMN, Type::Text, format!("key {text:?} is in no known namespace")))
+    key_at(row, 10)
+}
+
+fn key_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
+    let text = row.get_ref(column)?.as_str()?;
+    Key::from_text(text).ok_or_else(|| unreadable(column, Type::Text, format!("key {text:?} is in no known namespace")))
 }
 
 fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Arc<str>>> {
     Ok(row.get_ref(column)?.as_str_or_null()?.map(Arc::from))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
 /// A ballot as 16 bytes that order like ballots; nothing for zero.
-fn ballot_to_sql(ballot: Ballot) -> Option<[u8; 16]> {
+pub(crate) fn ballot_to_sql(ballot: Ballot) -> Option<[u8; 16]> {
     (!ballot.is_zero()).then(|| ballot_bytes(ballot))
 }
 
-fn ballot_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Ballot> {
+pub(crate) fn ballot_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Ballot> {
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else {
         return Ok(Ballot::ZERO);
     };
@@ -283,7 +245,7 @@ fn lineage_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Lineage> {
     })
 }
 
-fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite::Error {
+pub(crate) fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, sql_type, why.into())
 }
 
@@ -291,6 +253,7 @@ fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite::Error {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::schema::create_tables;
     use super::*;
 
     fn ballots() -> impl Strategy<Value = Ballot> {
@@ -344,7 +307,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(record in records(), name in ".{0,30}", commit in 0u64..=i64::MAX as u64) {
             let connection = Connection::open_in_memory().unwrap();
-            connection.execute_batch(SCHEMA).unwrap();
+            create_tables(&connection).unwrap();
             let key = Key::data(&name);
             let stored = Stored { record, commit };
             write_record(&connection, &key, &stored).unwrap();
@@ -357,7 +320,7 @@ mod tests {
     #[test]
     fn a_damaged_row_is_an_error_and_not_an_absence() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(SCHEMA).unwrap();
+        create_tables(&connection).unwrap();
         let sql = "INSERT INTO records (key, commit_number, accepted, fence) VALUES ('da', 1, x'0102', 0)";
         connection.execute_batch(sql).unwrap();
         let error = read_record(&connection, &Key::data("a")).unwrap_err().to_string();

@@ -9,11 +9,16 @@
 //!
 //! The floor that readers tell is raised *before* the commit that raises it. A row that is gone must never be seen together with a floor
 //! from before it was dropped (the coordinator would take "dropped" for "never had"); too high a floor only costs a second asking.
+//!
+//! The node's standing says what its records are worth, so no record may be told under a standing that is not of the same moment. While
+//! the standing changes nothing is told at all ([`Standing::Blank`]), from before the commit until after it; and a reader who looked up
+//! before a change and read its rows meanwhile is told so, and answers nothing.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use register::{Ballot, Key};
+use register::membership::DropRecords;
+use register::{Ballot, Epoch, Key, Standing};
 
 use super::cache::{Cache, CacheLimits};
 use super::rows::Stored;
@@ -31,15 +36,44 @@ struct Slot {
 
 /// Proof of when a reader looked a key up.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket {
+    generation: u64,
+    standing_turn: u64,
+}
 
-/// Numbers of the last commit, as the node tells them with every answer.
+/// What a reader finds.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// The cached records, in the order of the keys.
+    pub(crate) found: Vec<Option<Arc<Stored>>>,
+    /// What they are worth.
+    pub(crate) standing: Standing,
+    /// To fill in those that are missing.
+    pub(crate) ticket: Ticket,
+}
+
+/// What a reader who filled in rows may say of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// The floor to tell for keys that had no row.
+    pub(crate) floor: Ballot,
+    /// The standing has not changed since the reader looked up.
+    pub(crate) same_standing: bool,
+}
+
+/// What the node tells of itself with every answer, as of its last commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Number of the last committed change.
     pub commit: u64,
-    /// The node's floor as of that commit.
+    /// The node's floor.
     pub floor: Ballot,
+    /// The node's incarnation.
+    pub incarnation: u64,
+    /// Whether the node votes.
+    pub standing: Standing,
+    /// The ring it belongs to.
+    pub epoch: Option<Epoch>,
 }
 
 /// The shared view. Its mutex is held for memory operations only.
@@ -57,6 +91,10 @@ struct Inner {
     progress: Progress,
     /// At least the floor of every row set a reader can see.
     reader_floor: Ballot,
+    /// What readers are told their records are worth.
+    reader_standing: Standing,
+    /// Grows whenever `reader_standing` changes.
+    standing_turn: u64,
 }
 
 impl View {
@@ -67,6 +105,8 @@ impl View {
             generation: 0,
             progress,
             reader_floor: progress.floor,
+            reader_standing: progress.standing,
+            standing_turn: 0,
         };
         Self {
             hasher: RandomState::new(),
@@ -74,12 +114,17 @@ impl View {
         }
     }
 
-    /// The cached records of keys, and the ticket to fill in those that are missing. For all at once the floor to tell with them: it only
-    /// matters for keys without a record, which are never answered from the cache.
-    pub(crate) fn look_up<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> (Vec<Option<Arc<Stored>>>, Ticket) {
+    /// The cached records of keys, what they are worth, and the ticket to fill in those that are missing.
+    pub(crate) fn look_up<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Looked {
         let mut inner = self.lock();
-        let found = keys.map(|key| inner.cache.get(key)).collect();
-        (found, Ticket(inner.generation))
+        Looked {
+            found: keys.map(|key| inner.cache.get(key)).collect(),
+            standing: inner.reader_standing,
+            ticket: Ticket {
+                generation: inner.generation,
+                standing_turn: inner.standing_turn,
+            },
+        }
     }
 
     /// The cached record of a key, without a ticket: for the writer, which is the only one to change anything.
@@ -87,16 +132,19 @@ impl View {
         self.lock().cache.get(key)
     }
 
-    /// Offers rows read after `ticket` was taken. Gives the floor to tell for keys that had no row.
-    pub(crate) fn fill(&self, ticket: Ticket, rows: impl Iterator<Item = (Key, Arc<Stored>)>) -> Ballot {
+    /// Offers rows read after `ticket` was taken.
+    pub(crate) fn fill(&self, ticket: Ticket, rows: impl Iterator<Item = (Key, Arc<Stored>)>) -> Filled {
         let mut inner = self.lock();
         for (key, stored) in rows {
             let slot = inner.slots[self.slot(&key)];
-            if !slot.committing && slot.generation <= ticket.0 && !inner.cache.contains(&key) {
+            if !slot.committing && slot.generation <= ticket.generation && !inner.cache.contains(&key) {
                 inner.cache.put(key, stored);
             }
         }
-        inner.reader_floor
+        Filled {
+            floor: inner.reader_floor,
+            same_standing: inner.standing_turn == ticket.standing_turn,
+        }
     }
 
     /// Right before a commit that writes `keys` and raises the floor to `floor`.
@@ -147,6 +195,43 @@ impl View {
         inner.reader_floor = inner.progress.floor;
     }
 
+    /// Right before a commit that changes the node itself: its standing to `next.standing`, its floor to `next.floor`, and that drops some
+    /// records.
+    pub(crate) fn begin_node(&self, next: &Progress, drop: DropRecords) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        if inner.reader_standing != next.standing {
+            inner.tell_standing(Standing::Blank);
+        }
+        if drop != DropRecords::None {
+            // Which keys they have is not known yet, so no row at all is cached until it is done.
+            inner.slots.fill(Slot {
+                generation,
+                committing: true,
+            });
+            let dropped = |stored: &Stored| drop.drops(stored.record.accepted, stored.record.promised);
+            inner.cache.retain(|stored| !dropped(stored));
+        }
+        inner.reader_floor = inner.reader_floor.max(next.floor);
+    }
+
+    /// After that commit, or after it failed (then with what the node still is).
+    pub(crate) fn end_node(&self, progress: Progress) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        inner.slots.fill(Slot {
+            generation,
+            committing: false,
+        });
+        inner.progress = progress;
+        inner.reader_floor = progress.floor;
+        if inner.reader_standing != progress.standing {
+            inner.tell_standing(progress.standing);
+        }
+    }
+
     /// After the writer lost track (a panic): forgets everything cached and starts from what the database says.
     pub(crate) fn reset(&self, progress: Progress) {
         let mut inner = self.lock();
@@ -159,6 +244,7 @@ impl View {
         inner.cache.clear();
         inner.progress = progress;
         inner.reader_floor = progress.floor;
+        inner.tell_standing(progress.standing);
     }
 
     /// The last commit.
@@ -183,6 +269,13 @@ impl View {
     }
 }
 
+impl Inner {
+    fn tell_standing(&mut self, standing: Standing) {
+        self.reader_standing = standing;
+        self.standing_turn += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -197,6 +290,16 @@ mod tests {
             record: Record::empty(Ballot::ZERO),
             commit,
         })
+    }
+
+    const fn progress(commit: u64) -> Progress {
+        Progress {
+            commit,
+            floor: Ballot::ZERO,
+            incarnation: 1,
+            standing: Standing::Voting,
+            epoch: None,
+        }
     }
 
     /// One step of the schedule of one writer and some readers.
@@ -236,8 +339,7 @@ mod tests {
         /// before, and never newer than what is committed.
         #[test]
         fn no_interleaving_brings_an_older_version_back(schedule in schedules(), items in 1usize..4) {
-            let progress = Progress { commit: 0, floor: Ballot::ZERO };
-            let view = View::new(CacheLimits { items, bytes: usize::MAX }, progress);
+            let view = View::new(CacheLimits { items, bytes: usize::MAX }, progress(0));
             let name = |key: u8| Key::data(&key.to_string());
             let mut database: HashMap<u8, u64> = (0..3).map(|key| (key, 0)).collect();
             let mut seen: HashMap<u8, u64> = HashMap::new();
@@ -249,7 +351,7 @@ mod tests {
                 match step {
                     Step::LookUp { reader, key } => {
                         let keys = [name(key)];
-                        let (found, ticket) = view.look_up(keys.iter());
+                        let Looked { found, ticket, .. } = view.look_up(keys.iter());
                         readers[reader] = Reader::default();
                         match &found[0] {
                             Some(stored) => {
@@ -291,7 +393,7 @@ mod tests {
                     Step::Publish => {
                         if let Some((keys, true)) = &writing {
                             let rows = keys.iter().map(|key| (name(*key), Some(stored(database[key]))));
-                            view.publish(rows, Progress { commit: next_commit - 1, floor: Ballot::ZERO });
+                            view.publish(rows, progress(next_commit - 1));
                             writing = None;
                         }
                     }
@@ -310,23 +412,17 @@ mod tests {
 
     #[test]
     fn readers_hear_of_a_raised_floor_before_the_row_can_be_gone() {
-        let view = View::new(
-            CacheLimits { items: 1, bytes: 1_000 },
-            Progress {
-                commit: 0,
-                floor: Ballot::ZERO,
-            },
-        );
+        let view = View::new(CacheLimits { items: 1, bytes: 1_000 }, progress(0));
         let floor = Ballot {
             time: register::HlcTime::from_unix_ms(5),
             incarnation: 1,
         };
         let key = Key::data("a");
-        let (_, ticket) = view.look_up([&key].into_iter());
+        let ticket = view.look_up([&key].into_iter()).ticket;
         view.begin([&key].into_iter(), floor);
-        assert_eq!(view.fill(ticket, std::iter::empty()), floor);
+        assert_eq!(view.fill(ticket, std::iter::empty()).floor, floor);
         assert_eq!(view.progress().floor, Ballot::ZERO, "but it is not told as durable yet");
         view.abort([&key].into_iter());
-        assert_eq!(view.fill(ticket, std::iter::empty()), Ballot::ZERO);
+        assert_eq!(view.fill(ticket, std::iter::empty()).floor, Ballot::ZERO);
     }
 }

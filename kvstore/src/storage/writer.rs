@@ -4,22 +4,26 @@
 //! transaction, and answers only after the fsync that covers it. Nothing is half applied: either all changes of a batch are durable, or the
 //! batch is answered with `Failed` and database, cache and numbers are what they were.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use register::change::{self, Answer, Command};
+use register::change::{Answer, Command};
+use register::membership::{NodeRequest, NodeStatus, Peer};
 use register::message::{Reply, Request};
-use register::{HlcTime, Key, RequestId, acceptor};
+use register::{Epoch, HlcTime, Key, RequestId};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::batch::{Batch, Changes, Slot, is_hint};
+use super::feed::Feed;
 use super::health::Health;
 use super::metrics::StoreMetrics;
-use super::rows::{self, NodeRow, Stored};
+use super::node_row::{self, NodeRow};
+use super::rows::{self, Stored};
+use super::tree::SharedTree;
 use super::view::{Progress, View};
 use crate::clock::NodeClock;
 
@@ -27,9 +31,14 @@ use crate::clock::NodeClock;
 /// larger ones gain little; this leaves room for slow disks. A single job may be larger.
 pub(crate) const MAX_BATCH_REQUESTS: usize = 256;
 
-/// Ballots a local change may draw: once more after a refusal told it what stands in the way, and once more for good measure. The writer
-/// is alone, so the second cannot be refused for a reason the first did not tell.
-const MAX_LOCAL_TRIES: usize = 3;
+/// Who wants something decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// A coordinator, which is answered as the node's standing allows.
+    Coordinator,
+    /// This node's own KV API, which always works: it acts on one replica, outside the cluster's guarantee.
+    Local,
+}
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -37,6 +46,7 @@ pub(crate) enum Job {
     /// Decide protocol requests in order.
     Decide {
         requests: Vec<(Key, Request)>,
+        from: Sender,
         answer: oneshot::Sender<Result<Vec<Reply>, StoreError>>,
     },
     /// Change a key with a ballot of the node's own.
@@ -45,6 +55,12 @@ pub(crate) enum Job {
         command: Command,
         request: RequestId,
         answer: oneshot::Sender<Result<Answer, StoreError>>,
+    },
+    /// Decide a request about the node itself, from a coordinator of this ring.
+    Node {
+        request: NodeRequest,
+        epoch: Epoch,
+        answer: oneshot::Sender<Result<(bool, NodeStatus), StoreError>>,
     },
     /// Try a commit, to see whether the disk is well again.
     Probe {
@@ -75,7 +91,7 @@ impl Job {
 }
 
 /// Why a commit did not happen.
-enum CommitError {
+pub(super) enum CommitError {
     /// Nothing was changed, for certain.
     Nothing(String),
     /// The changes may be found after a crash.
@@ -83,7 +99,7 @@ enum CommitError {
 }
 
 impl CommitError {
-    fn reason(&self) -> &str {
+    pub(super) fn reason(&self) -> &str {
         let (Self::Nothing(reason) | Self::Unknown(reason)) = self;
         reason
     }
@@ -126,20 +142,16 @@ impl Waiting {
     }
 }
 
-/// What a batch knows of a key.
-struct Slot {
-    existed: bool,
-    was_hint: bool,
-    now: Option<Arc<Stored>>,
-    changed: bool,
-}
-
 /// The thread's state.
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     /// The node's row as it is committed.
     pub(crate) node: NodeRow,
+    /// Whom the node remembers, as it is committed.
+    pub(crate) peers: Vec<Peer>,
     pub(crate) view: Arc<View>,
+    pub(crate) tree: Arc<SharedTree>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) clock: NodeClock,
     pub(crate) metrics: StoreMetrics,
     /// Told of every commit.
@@ -178,21 +190,33 @@ impl Writer {
         }
     }
 
+    /// Requests about the node itself are decided on what is durable, so a batch ends before one and begins after it.
     fn process(&mut self, jobs: &mut Vec<Job>, weight: usize) {
-        let mut batch = Batch {
-            node: self.node,
-            keys: HashMap::new(),
-            connection: &self.connection,
-            view: &self.view,
-        };
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        let weight = weight as f64;
+        let mut of_keys = Vec::with_capacity(jobs.len());
+        for job in jobs.drain(..) {
+            match job {
+                Job::Node { request, epoch, answer } => {
+                    self.process_keys(&mut of_keys, weight);
+                    drop(answer.send(self.decide_node(&request, epoch)));
+                }
+                other => of_keys.push(other),
+            }
+        }
+        self.process_keys(&mut of_keys, weight);
+    }
+
+    fn process_keys(&mut self, jobs: &mut Vec<Job>, weight: f64) {
+        let mut batch = Batch::new(self.node, &self.connection, &self.view);
         let mut waiting = Vec::with_capacity(jobs.len());
         let mut probes = Vec::new();
         for job in jobs.drain(..) {
             match job {
-                Job::Decide { requests, answer } => {
+                Job::Decide { requests, from, answer } => {
                     let replies = requests
                         .iter()
-                        .map(|(key, request)| batch.decide(key, request))
+                        .map(|(key, request)| batch.decide(from, key, request))
                         .collect();
                     waiting.push(Waiting::Decide(replies, answer));
                 }
@@ -206,7 +230,8 @@ impl Writer {
                     waiting.push(Waiting::Change(result, answer));
                 }
                 Job::Probe { answer } => probes.push(answer),
-                Job::Stop => {}
+                // The first is done before, the second by the loop.
+                Job::Node { .. } | Job::Stop => {}
                 #[cfg(test)]
                 Job::Sql { sql, answer } => {
                     let result = self.connection.execute_batch(sql);
@@ -218,19 +243,13 @@ impl Writer {
                 Job::Panic { answer } => panic!("on purpose, {answer:?} dropped"),
             }
         }
-        let (node, keys) = (batch.node, batch.keys);
-        let changes: Vec<_> = keys.into_iter().filter(|(_, slot)| slot.changed).collect();
+        let (node, changes) = batch.into_changes();
         let mut result = Ok(());
-        if !changes.is_empty() {
-            #[expect(clippy::cast_precision_loss, reason = "a metric")]
-            self.metrics.batch_requests.observe(weight as f64);
-            let health = Arc::clone(&self.health);
-            result = health.commit(&self.metrics.clone(), CommitError::reason, || {
-                self.commit(node, changes)
-            });
+        if !changes.slots.is_empty() {
+            self.metrics.batch_requests.observe(weight);
+            result = self.watched(|writer| writer.commit(node, changes));
         } else if !probes.is_empty() {
-            let health = Arc::clone(&self.health);
-            result = health.commit(&self.metrics.clone(), CommitError::reason, || self.fence());
+            result = self.watched(Self::fence);
         }
         for answer in probes {
             let failed = |error: &CommitError| StoreError::Failed {
@@ -247,50 +266,71 @@ impl Writer {
         }
     }
 
+    /// Runs a commit that the node's health hears of.
+    pub(super) fn watched<T>(
+        &mut self,
+        commit: impl FnOnce(&mut Self) -> Result<T, CommitError>,
+    ) -> Result<T, CommitError> {
+        let (health, metrics) = (Arc::clone(&self.health), self.metrics.clone());
+        health.commit(&metrics, CommitError::reason, || commit(self))
+    }
+
     /// Writes changes and the node's row in one transaction, then shows them.
-    fn commit(&mut self, mut node: NodeRow, changes: Vec<(Key, Slot)>) -> Result<(), CommitError> {
-        node.clock = node.clock.max(self.clock.last()).max(node.floor.time);
-        for (_, slot) in &changes {
+    fn commit(&mut self, mut node: NodeRow, changes: Changes) -> Result<(), CommitError> {
+        let Changes { slots, accepted } = changes;
+        node.clock = self.clock_mark(&node);
+        for (_, slot) in &slots {
             node.records = node.records - u64::from(slot.existed) + u64::from(slot.now.is_some());
             node.hints = node.hints - u64::from(slot.was_hint) + u64::from(is_hint(slot.now.as_deref()));
             node.clock = node.clock.max(newest(slot.now.as_deref()));
         }
-        let progress = Progress {
-            commit: node.commit,
-            floor: node.floor,
-        };
-        self.view.begin(changes.iter().map(|(key, _)| key), node.floor);
-        if let Err(error) = self.write(&node, &changes) {
-            self.view.abort(changes.iter().map(|(key, _)| key));
+        self.view.begin(slots.iter().map(|(key, _)| key), node.floor);
+        if let Err(error) = self.write(&node, &slots) {
+            self.view.abort(slots.iter().map(|(key, _)| key));
             return Err(error);
         }
         self.node = node;
-        self.metrics.changes.inc_by(changes.len() as u64);
+        self.metrics.changes.inc_by(slots.len() as u64);
         self.metrics.show_records(node.records, node.hints);
+        self.tree.change(slots.iter().map(|(key, slot)| {
+            let accepted = slot.now.as_ref().map(|now| now.record.accepted);
+            (key, slot.was_accepted, accepted.unwrap_or_default())
+        }));
         self.view
-            .publish(changes.into_iter().map(|(key, slot)| (key, slot.now)), progress);
+            .publish(slots.into_iter().map(|(key, slot)| (key, slot.now)), progress(&node));
+        // After the view: who hears of a change and reads the key finds it.
+        self.feed.append(accepted, node.commit);
         self.metrics.show_cache(self.view.cache_size());
         Ok(())
     }
 
-    fn write(&mut self, node: &NodeRow, changes: &[(Key, Slot)]) -> Result<(), CommitError> {
-        let nothing = |error: rusqlite::Error| CommitError::Nothing(format!("cannot write the database: {error}"));
+    /// No ballot that is stored, or that the node has drawn or heard of, is above this.
+    pub(super) fn clock_mark(&self, node: &NodeRow) -> HlcTime {
+        node.clock.max(self.clock.last()).max(node.floor.time)
+    }
+
+    fn write(&mut self, node: &NodeRow, slots: &[(Key, Slot)]) -> Result<(), CommitError> {
         // Dropping the transaction rolls it back.
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(nothing)?;
-        for (key, slot) in changes {
+            .map_err(not_written)?;
+        for (key, slot) in slots {
             match &slot.now {
                 Some(stored) => rows::write_record(&transaction, key, stored),
                 None => rows::delete_record(&transaction, key),
             }
-            .map_err(nothing)?;
+            .map_err(not_written)?;
         }
-        node.update(&transaction).map_err(nothing)?;
+        node.update(&transaction).map_err(not_written)?;
         let started = Instant::now();
         let committed = transaction.commit();
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        self.settle(committed)
+    }
+
+    /// What a COMMIT that gave this has come to.
+    pub(super) fn settle(&mut self, committed: rusqlite::Result<()>) -> Result<(), CommitError> {
         let Err(error) = committed else { return Ok(()) };
         let reason = format!("cannot commit to the database: {error}");
         if matches!(
@@ -333,123 +373,38 @@ impl Writer {
         {
             tracing::error!(%error, "cannot roll back after a panic");
         }
-        match NodeRow::read(&self.connection) {
-            Ok(node) => self.node = node,
-            Err(error) => tracing::error!(%error, "cannot read the node's row after a panic"),
+        let found = NodeRow::read(&self.connection)
+            .and_then(|node| Ok((node, node_row::read_peers(&self.connection)?)))
+            .and_then(|(node, peers)| {
+                self.tree.rebuild(&self.connection)?;
+                Ok((node, peers))
+            });
+        match found {
+            Ok((node, peers)) => (self.node, self.peers) = (node, peers),
+            Err(error) => tracing::error!(%error, "cannot read the database after a panic"),
         }
-        self.view.reset(Progress {
-            commit: self.node.commit,
-            floor: self.node.floor,
-        });
+        self.clock.set_incarnation(self.node.incarnation);
+        self.view.reset(progress(&self.node));
+        self.feed.reset(self.node.incarnation, self.node.commit);
         self.metrics.show_cache(self.view.cache_size());
     }
 }
 
-/// Decisions of one batch, on top of what is committed.
-struct Batch<'a> {
-    /// The node's row as it will be when the batch is committed.
-    node: NodeRow,
-    keys: HashMap<Key, Slot>,
-    connection: &'a Connection,
-    view: &'a View,
-}
-
-impl Batch<'_> {
-    fn decide(&mut self, key: &Key, request: &Request) -> Reply {
-        let slot = match slot(&mut self.keys, self.view, self.connection, key) {
-            Ok(slot) => slot,
-            Err(reason) => return Reply::Failed { reason },
-        };
-        let decision = acceptor::decide(slot.now.as_ref().map(|stored| &stored.record), self.node.floor, request);
-        match decision.change {
-            acceptor::Change::Nothing => {}
-            acceptor::Change::Put(record) => {
-                self.node.commit += 1;
-                slot.now = Some(Arc::new(Stored {
-                    record,
-                    commit: self.node.commit,
-                }));
-                slot.changed = true;
-            }
-            acceptor::Change::Remove { floor } => {
-                self.node.commit += 1;
-                self.node.floor = self.node.floor.max(floor);
-                slot.now = None;
-                slot.changed = true;
-            }
-        }
-        decision.reply
-    }
-
-    /// A change with a ballot of the node's own: what prepare and accept do, in one go.
-    fn change(
-        &mut self,
-        clock: &NodeClock,
-        key: &Key,
-        command: &Command,
-        request: RequestId,
-    ) -> Result<Answer, StoreError> {
-        let mut ballot = clock.ballot();
-        for _ in 0..MAX_LOCAL_TRIES {
-            let slot = slot(&mut self.keys, self.view, self.connection, key)
-                .map_err(|reason| StoreError::Failed { reason })?;
-            let state = slot.now.as_ref().and_then(|stored| stored.record.state.as_ref());
-            let applied = change::apply(command, state, ballot, request);
-            let Some(state) = applied.next else {
-                return Ok(applied.answer);
-            };
-            let accept = Request::Accept {
-                ballot,
-                state,
-                blind: false,
-                reserve: None,
-                hint_for: None,
-            };
-            match self.decide(key, &accept) {
-                Reply::Accepted { .. } => return Ok(applied.answer),
-                Reply::Refused { higher } => ballot = clock.ballot_above(higher)?,
-                Reply::Fenced { fence } => return Ok(Answer::FenceTooLow { seen: fence }),
-                Reply::Corrupt { ballot } => return Err(StoreError::Corrupt { ballot }),
-                Reply::Failed { reason } => return Err(StoreError::Failed { reason }),
-                other => {
-                    let reason = format!("the acceptor answered an accept with {other:?}");
-                    return Err(StoreError::Failed { reason });
-                }
-            }
-        }
-        Err(StoreError::Failed {
-            reason: "no ballot was high enough".to_owned(),
-        })
+/// What the node tells of itself.
+pub(super) fn progress(node: &NodeRow) -> Progress {
+    Progress {
+        commit: node.commit,
+        floor: node.floor,
+        incarnation: node.incarnation,
+        standing: node.standing,
+        epoch: node.epoch,
     }
 }
 
-/// What is known of a key: from the batch, the cache, or the database.
-fn slot<'a>(
-    keys: &'a mut HashMap<Key, Slot>,
-    view: &View,
-    connection: &Connection,
-    key: &Key,
-) -> Result<&'a mut Slot, String> {
-    if !keys.contains_key(key) {
-        let now = match view.cached(key) {
-            Some(stored) => Some(stored),
-            None => rows::read_record(connection, key)
-                .map_err(|error| format!("cannot read the record of {key:?}: {error}"))?
-                .map(Arc::new),
-        };
-        let slot = Slot {
-            existed: now.is_some(),
-            was_hint: is_hint(now.as_deref()),
-            now,
-            changed: false,
-        };
-        keys.insert(key.clone(), slot);
-    }
-    keys.get_mut(key).ok_or_else(|| "the batch lost a key".to_owned())
-}
-
-fn is_hint(stored: Option<&Stored>) -> bool {
-    stored.is_some_and(|stored| stored.record.hint_for.is_some())
+/// An error before the COMMIT.
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` takes")]
+pub(super) fn not_written(error: rusqlite::Error) -> CommitError {
+    CommitError::Nothing(format!("cannot write the database: {error}"))
 }
 
 /// The newest reading in a record.

@@ -20,7 +20,7 @@ async fn coordinators_exchange_and_page() {
     assert_eq!(reply.replies[3], Reply::Refused { higher: ballot(1) });
     assert_eq!(
         (reply.commit, reply.floor, reply.incarnation),
-        (2, Ballot::ZERO, bench.node.store().incarnation())
+        (2, Ballot::ZERO, bench.node.store().progress().incarnation)
     );
     assert!(reply.clock >= ballot(2).time, "ballots are merged into the clock");
     assert_eq!(bench.data("/kv/a").await, json!(1));
@@ -32,6 +32,7 @@ async fn coordinators_exchange_and_page() {
     };
     let request = PageRequest {
         clock: HlcTime::ZERO,
+        epoch: EPOCH,
         list,
         limit: u32::MAX,
     };
@@ -59,6 +60,7 @@ async fn skewed_and_unreadable_messages_are_refused_whole() {
     };
     let ahead = Envelope {
         clock: HlcTime::from_unix_ms(START_MS + 501),
+        epoch: EPOCH,
         requests: vec![(key.clone(), Request::Read)],
     };
     let (status, body) = refuse(ahead).await;
@@ -146,7 +148,7 @@ async fn readiness_tells_of_a_failing_disk_and_of_its_recovery() {
 
 #[tokio::test]
 async fn metrics_tell_what_happens() {
-    let bench = Bench::new().await;
+    let bench = Bench::unadmitted().await;
     bench.put("/kv/a", r#"{"value":1}"#).await;
     bench.get("/kv/a").await;
     bench.get("/kv/b").await;
@@ -169,6 +171,7 @@ async fn metrics_tell_what_happens() {
         "kvstore_cache_items 1",
         "kvstore_records 1",
         "kvstore_hints 0",
+        "kvstore_ring_refusals_total 0",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

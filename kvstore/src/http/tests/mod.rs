@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use register::ballot::Ballot;
-use register::message::{List, PageReply, PageRequest};
-use register::{Envelope, EnvelopeReply, HlcTime, Key, Reply, Request, RequestId, State};
+use register::membership::NodeRequest;
+use register::message::{List, NodeEnvelope, NodeEnvelopeReply, PageReply, PageRequest};
+use register::{Envelope, EnvelopeReply, Epoch, HlcTime, Key, Reply, Request, RequestId, Standing, State};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use service::Shutdown;
 use service::settings::try_parse_from;
@@ -26,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The wall clock of these tests starts here, Unix milliseconds.
 const START_MS: u64 = 1_800_000_000_000;
 
+/// The ring of these tests.
+const EPOCH: Epoch = Epoch(7);
+
 struct Bench {
     addr: SocketAddr,
     node: Node,
@@ -37,7 +43,15 @@ struct Bench {
 }
 
 impl Bench {
+    /// A node that votes.
     async fn new() -> Self {
+        let bench = Self::unadmitted().await;
+        bench.admit().await;
+        bench
+    }
+
+    /// A node that nobody has admitted yet.
+    async fn unadmitted() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kv.db");
         let args = [
@@ -106,11 +120,40 @@ impl Bench {
     }
 
     async fn exchange(&self, envelope: &Envelope) -> EnvelopeReply {
-        let (status, body) = self
-            .raw("/internal/exchange", postcard::to_stdvec(envelope).unwrap())
-            .await;
+        self.internal("/internal/exchange", envelope).await
+    }
+
+    /// Admits the node as a coordinator does.
+    async fn admit(&self) {
+        let incarnation = self.node.store().progress().incarnation;
+        let reply = self.ask_node(NodeRequest::Admit { incarnation }).await;
+        assert!(reply.done && reply.status.standing == Standing::Voting, "{reply:?}");
+    }
+
+    async fn ask_node(&self, request: NodeRequest) -> NodeEnvelopeReply {
+        let clock = HlcTime::from_unix_ms(START_MS);
+        self.internal(
+            "/internal/node",
+            &NodeEnvelope {
+                clock,
+                epoch: EPOCH,
+                request,
+            },
+        )
+        .await
+    }
+
+    /// The answer to a coordinator's message.
+    async fn internal<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> T {
+        let (status, body) = self.raw(path, postcard::to_stdvec(message).unwrap()).await;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         postcard::from_bytes(&body).unwrap()
+    }
+
+    /// Status and text of the refusal of a coordinator's message.
+    async fn refusal(&self, path: &str, message: &impl Serialize) -> (u16, Value) {
+        let (status, body) = self.raw(path, postcard::to_stdvec(message).unwrap()).await;
+        (status.as_u16(), serde_json::from_slice(&body).unwrap())
     }
 
     fn advance_ms(&self, ms: u64) {
@@ -145,6 +188,7 @@ fn accept(at: Ballot, value: &str) -> Request {
 fn envelope(requests: Vec<(Key, Request)>) -> Envelope {
     Envelope {
         clock: HlcTime::from_unix_ms(START_MS),
+        epoch: EPOCH,
         requests,
     }
 }

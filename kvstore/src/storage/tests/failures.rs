@@ -4,7 +4,7 @@ use super::*;
 
 async fn failing_disk(break_it: &'static str, mend_it: &'static str) {
     let bench = Bench::new();
-    let store = bench.open();
+    let store = bench.open().await;
     let key = Key::data("a");
     one(&store, &key, accept(1, "1")).await;
     store.sql(break_it).await;
@@ -57,7 +57,7 @@ async fn a_disk_that_refuses_writes_fails_the_batch_and_nothing_else() {
 #[tokio::test]
 async fn a_commit_that_fails_at_its_end_changes_nothing() {
     let bench = Bench::new();
-    let store = bench.open();
+    let store = bench.open().await;
     // A deferred constraint is judged by COMMIT itself: the fence commit runs into it as well, so the outcome counts as unknown.
     store
         .sql(
@@ -82,7 +82,7 @@ async fn a_commit_that_fails_at_its_end_changes_nothing() {
 #[tokio::test]
 async fn the_writer_survives_a_panic() {
     let bench = Bench::new();
-    let store = bench.open();
+    let store = bench.open().await;
     one(&store, &Key::data("a"), accept(1, "1")).await;
     let outcome: Result<(), _> = store.ask(|answer| Job::Panic { answer }).await;
     assert!(matches!(outcome, Err(StoreError::Unknown { .. })), "{outcome:?}");
@@ -97,7 +97,7 @@ async fn the_writer_survives_a_panic() {
 #[tokio::test]
 async fn what_is_queued_at_the_stop_is_still_done() {
     let bench = Bench::new();
-    let store = bench.open();
+    let store = bench.open().await;
     let writes: Vec<_> = (1..=50u64)
         .map(|number| {
             let store = store.clone();
@@ -120,6 +120,6 @@ async fn what_is_queued_at_the_stop_is_still_done() {
             Err(error) => assert_eq!(error, StoreError::Closed),
         }
     }
-    let store = bench.open();
+    let store = bench.open().await;
     assert_eq!(store.progress().commit, done);
 }

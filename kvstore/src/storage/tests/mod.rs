@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use proptest::prelude::*;
-use register::message::PageReply;
+use register::message::{Held, PageReply};
 use register::{HlcTime, State};
 use service::metrics::Metrics;
 use tempfile::TempDir;
@@ -41,12 +41,20 @@ impl Bench {
         self.dir.path().join("kv.db")
     }
 
-    fn open(&self) -> Store {
-        self.open_at(&self.path())
+    /// The store of a node that votes.
+    async fn open(&self) -> Store {
+        self.open_at(&self.path()).await
     }
 
-    fn open_at(&self, path: &Path) -> Store {
-        Store::open(path, self.options()).unwrap()
+    async fn open_at(&self, path: &Path) -> Store {
+        let store = Store::open(path, self.options()).unwrap();
+        admit(&store).await;
+        store
+    }
+
+    /// The store as its process finds it.
+    fn open_unadmitted(&self) -> Store {
+        Store::open(&self.path(), self.options()).unwrap()
     }
 
     fn options(&self) -> StoreOptions {
@@ -55,9 +63,19 @@ impl Bench {
             max_clock_skew_ms: 500,
             wall: system_clock(),
             new_incarnation: rand::random(),
+            adopt_ring: false,
             metrics: StoreMetrics::new(&Metrics::new("kvstore")),
         }
     }
+}
+
+/// The ring of these tests.
+const EPOCH: Epoch = Epoch(7);
+
+async fn admit(store: &Store) {
+    let incarnation = store.progress().incarnation;
+    let (done, status) = store.node(NodeRequest::Admit { incarnation }, EPOCH).await.unwrap();
+    assert!(done && status.standing == Standing::Voting, "{status:?}");
 }
 
 fn ballot(time: u64) -> Ballot {
@@ -105,7 +123,10 @@ async fn one(store: &Store, key: &Key, request: Request) -> Reply {
 }
 
 async fn held(store: &Store, key: &Key) -> Held {
-    store.read(std::slice::from_ref(key)).await.pop().unwrap().unwrap()
+    match store.read(std::slice::from_ref(key)).await.pop() {
+        Some(Reply::Holds(held)) => held,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn value(held: &Held) -> Option<&str> {

@@ -43,7 +43,7 @@ proptest! {
         runtime.block_on(async {
             let mut bench = Bench::new();
             bench.cache = CacheLimits { items, bytes: 1 << 20 };
-            let mut store = bench.open();
+            let mut store = bench.open().await;
             let mut model: std::collections::BTreeMap<u8, register::Record> = std::collections::BTreeMap::new();
             let mut floor = Ballot::ZERO;
             for step in steps {
@@ -73,7 +73,7 @@ proptest! {
                     }
                     Step::Reopen => {
                         store.close().await;
-                        store = bench.open();
+                        store = bench.open().await;
                     }
                 }
                 prop_assert_eq!(store.progress().floor, floor);

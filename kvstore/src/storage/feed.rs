@@ -1,0 +1,161 @@
+//! The last changes, in the order of their commits, for those who watch.
+//!
+//! In memory only: after a restart it begins with the commit found in the database, and who wants changes from before is told that they
+//! are lost. The same when a watcher is slower than the ring is long.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use register::Key;
+use register::message::AcceptedChange;
+use tokio::sync::watch;
+
+use super::rows::Stored;
+
+/// Most changes kept: some ten seconds of full load, so that a watcher may be restarted meanwhile.
+pub(crate) const MAX_FEED_CHANGES: usize = 65_536;
+/// Most bytes kept. States are shared with the cache, so they often take no further memory.
+pub(crate) const MAX_FEED_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of states after which an answer ends early.
+const MAX_STRETCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes an entry takes beside key and record.
+const ENTRY_OVERHEAD_BYTES: usize = 48;
+
+/// A stretch of the feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The node's incarnation: commit numbers count in it.
+    pub incarnation: u64,
+    /// Everything up to this commit is told, here or before.
+    pub commit: u64,
+    /// What came after the commit asked for is not there any more, or never was.
+    pub lost: bool,
+    /// Accepted states in the order of their commits.
+    pub changes: Vec<AcceptedChange>,
+}
+
+/// The feed. Its mutex is held for memory operations only.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    ring: Mutex<Ring>,
+    /// Moves with every append; true when nobody shall wait any more.
+    moved: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    entries: VecDeque<(Key, Arc<Stored>)>,
+    bytes: usize,
+    max_changes: usize,
+    max_bytes: usize,
+    incarnation: u64,
+    /// Every change after this commit is in `entries`.
+    complete_after: u64,
+    /// The last commit.
+    commit: u64,
+}
+
+impl Feed {
+    /// A feed that begins after `commit`.
+    pub(crate) fn new(incarnation: u64, commit: u64) -> Self {
+        Self::with_limits(incarnation, commit, MAX_FEED_CHANGES, MAX_FEED_BYTES)
+    }
+
+    fn with_limits(incarnation: u64, commit: u64, max_changes: usize, max_bytes: usize) -> Self {
+        let ring = Ring {
+            entries: VecDeque::new(),
+            bytes: 0,
+            max_changes,
+            max_bytes,
+            incarnation,
+            complete_after: commit,
+            commit,
+        };
+        Self {
+            ring: Mutex::new(ring),
+            moved: watch::Sender::new(false),
+        }
+    }
+
+    /// Adds what was accepted up to `commit`, which is durable and shown.
+    pub(crate) fn append(&self, accepted: Vec<(Key, Arc<Stored>)>, commit: u64) {
+        let mut ring = self.lock();
+        for entry in accepted {
+            ring.bytes += weight(&entry);
+            ring.entries.push_back(entry);
+        }
+        while ring.entries.len() > ring.max_changes || ring.bytes > ring.max_bytes {
+            let Some(oldest) = ring.entries.pop_front() else { break };
+            ring.bytes -= weight(&oldest);
+            ring.complete_after = oldest.1.commit;
+        }
+        ring.commit = commit;
+        drop(ring);
+        self.moved.send_modify(|_| ());
+    }
+
+    /// Begins anew after `commit` of this incarnation.
+    pub(crate) fn reset(&self, incarnation: u64, commit: u64) {
+        let mut ring = self.lock();
+        ring.entries.clear();
+        ring.bytes = 0;
+        (ring.incarnation, ring.complete_after, ring.commit) = (incarnation, commit, commit);
+        drop(ring);
+        self.moved.send_modify(|_| ());
+    }
+
+    /// What was accepted after `after_commit` of this incarnation, at most `limit` changes.
+    pub(crate) fn stretch(&self, incarnation: u64, after_commit: u64, limit: usize) -> Stretch {
+        let ring = self.lock();
+        let lost = incarnation != ring.incarnation || after_commit < ring.complete_after || after_commit > ring.commit;
+        let mut stretch = Stretch {
+            incarnation: ring.incarnation,
+            commit: ring.commit,
+            lost,
+            changes: Vec::new(),
+        };
+        if lost {
+            return stretch;
+        }
+        let first = ring
+            .entries
+            .partition_point(|(_, stored)| stored.commit <= after_commit);
+        let mut bytes = 0;
+        for (key, stored) in ring.entries.range(first..) {
+            if stretch.changes.len() >= limit || bytes >= MAX_STRETCH_BYTES {
+                stretch.commit = stretch.changes.last().map_or(after_commit, |change| change.commit);
+                break;
+            }
+            bytes += stored.record.size_bytes();
+            // Only accepted states are appended.
+            if let Some(state) = &stored.record.state {
+                stretch.changes.push(AcceptedChange {
+                    commit: stored.commit,
+                    key: key.clone(),
+                    accepted: stored.record.accepted,
+                    state: state.clone(),
+                });
+            }
+        }
+        stretch
+    }
+
+    /// Is told of every append from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
+        self.moved.subscribe()
+    }
+
+    /// Nobody shall wait any more: the node is stopping.
+    pub(crate) fn end_waits(&self) {
+        self.moved.send_replace(true);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        // Only running out of memory can panic under it, and a panicking writer begins the feed anew.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn weight((key, stored): &(Key, Arc<Stored>)) -> usize {
+    ENTRY_OVERHEAD_BYTES + key.as_text().len() + stored.record.size_bytes()
+}

@@ -1,0 +1,93 @@
+//! The tables, and how an older database gets the newer ones.
+//!
+//! A new database is made by the very steps an older one is migrated by, so that both look the same.
+
+use register::Standing;
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::node_row::{self, NodeRow};
+
+/// `PRAGMA application_id` of our files: "DDKV".
+pub(crate) const APPLICATION_ID: i32 = 0x4444_4B56;
+/// `PRAGMA user_version`: the schema this code reads and writes.
+pub(crate) const SCHEMA_VERSION: i32 = 2;
+/// The oldest schema that is migrated.
+pub(crate) const OLDEST_SCHEMA_VERSION: i32 = 1;
+
+/// Version 1. `WITHOUT ROWID`: one tree per table, so an insert dirties one leaf and a lookup walks once. The partial index lists hints in
+/// the order in which they were taken, and costs nothing for records that are none. `node` has one row, rewritten by each commit.
+const VERSION_1: &str = "
+    CREATE TABLE records (
+        key TEXT NOT NULL PRIMARY KEY,
+        commit_number INTEGER NOT NULL,
+        accepted BLOB,
+        promised BLOB,
+        floor BLOB,
+        hint_for TEXT,
+        version BLOB,
+        fence INTEGER NOT NULL,
+        expires_at_ms INTEGER,
+        lineage BLOB,
+        value TEXT
+    ) WITHOUT ROWID, STRICT;
+    CREATE INDEX hints ON records (commit_number) WHERE hint_for IS NOT NULL;
+    CREATE TABLE node (
+        id INTEGER NOT NULL PRIMARY KEY CHECK (id = 0),
+        incarnation INTEGER NOT NULL,
+        floor BLOB,
+        commit_number INTEGER NOT NULL,
+        clock INTEGER NOT NULL,
+        records INTEGER NOT NULL,
+        hints INTEGER NOT NULL
+    ) STRICT;
+";
+
+/// What version 2 adds: whether the node counts, its ring, whom it remembers; and the index of records that may be collected, which plain
+/// values are not in.
+const VERSION_2: &str = "
+    ALTER TABLE node ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE node ADD COLUMN standing INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE node ADD COLUMN filling_above BLOB;
+    ALTER TABLE node ADD COLUMN epoch INTEGER;
+    CREATE TABLE peers (
+        name TEXT NOT NULL PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        incarnation INTEGER NOT NULL,
+        commit_number INTEGER NOT NULL
+    ) WITHOUT ROWID, STRICT;
+    CREATE INDEX ended ON records (commit_number) WHERE value IS NULL OR expires_at_ms IS NOT NULL;
+";
+
+/// The tables of a new database.
+pub(crate) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(VERSION_1)?;
+    connection.execute_batch(VERSION_2)
+}
+
+/// Tables, marks and the node's row in one transaction: a crash leaves an empty database or a whole one. The node is blank.
+pub(crate) fn create(connection: &mut Connection, incarnation: u64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    create_tables(&transaction)?;
+    NodeRow::blank(incarnation).create(&transaction)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.commit()
+}
+
+/// Brings an older database to [`SCHEMA_VERSION`] in one transaction. A node of version 1 voted: there was nothing else.
+pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let found: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(VERSION_2)?;
+    let mut node = NodeRow::read(&transaction)?;
+    node.generation = node_row::FIRST_GENERATION;
+    node.standing = Standing::Voting;
+    node.update_all(&transaction)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    tracing::info!(from = found, to = SCHEMA_VERSION, "the database was migrated");
+    Ok(())
+}
