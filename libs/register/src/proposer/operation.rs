@@ -71,6 +71,17 @@ enum Purpose {
     Bury { lost: Lost },
 }
 
+/// What the state of an accept was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Basis {
+    /// Nothing: a blind write.
+    Nothing,
+    /// What is remembered of the last change.
+    Memory,
+    /// What a quorum told with its promises.
+    Promises,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// Not begun, or between rounds; the pause timer begins this.
@@ -86,7 +97,7 @@ enum Phase {
     Accept {
         ballot: Ballot,
         purpose: Purpose,
-        blind: bool,
+        basis: Basis,
     },
     /// Prepare at a higher ballot, to see what became of a lost change.
     Learn {

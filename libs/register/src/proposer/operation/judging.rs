@@ -3,7 +3,7 @@
 use super::super::evidence::{Doubt, Evidence};
 use super::super::round::Round;
 use super::super::{Action, Consistency, Outcome};
-use super::{Context, Next, Operation, Phase, Purpose, Timer, UNWATCHED};
+use super::{Basis, Context, Next, Operation, Phase, Purpose, Timer, UNWATCHED};
 use crate::ballot::Ballot;
 use crate::change::{self, Answer, Applied, Command};
 use crate::message::Request;
@@ -203,13 +203,13 @@ impl Operation {
             next
         });
         match next {
-            Some(next) if is_new => self.start_accept(cx, ballot, next, Purpose::Change { answer }, false),
+            Some(next) if is_new => self.start_accept(cx, ballot, next, Purpose::Change { answer }, Basis::Promises),
             // A tombstone for what has ended: committing it again is committing it once.
-            Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, false),
+            Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, Basis::Promises),
             None if agreed && !must_commit => self.answered(cx, answer, copies),
             None => {
                 let state = state.unwrap_or_else(|| nothing(ballot, evidence.floor));
-                self.start_accept(cx, ballot, state, Purpose::Confirm { answer }, false);
+                self.start_accept(cx, ballot, state, Purpose::Confirm { answer }, Basis::Promises);
             }
         }
     }

@@ -4,7 +4,7 @@ use super::super::memory::{FRESH_MS, Remembered};
 use super::super::preference::goes_before;
 use super::super::round::Round;
 use super::super::{Action, Consistency, Outcome};
-use super::{Context, Lost, Next, Operation, Phase, Purpose, Timer};
+use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose, Timer};
 use crate::ballot::{Ballot, SkewError};
 use crate::change::{self, Answer, Applied, Command};
 use crate::message::Request;
@@ -71,7 +71,7 @@ impl Operation {
         match next {
             Some(next) if answer.tells_of_a_change() => {
                 self.uses(reserved);
-                self.start_accept(cx, reserved, next, Purpose::Change { answer }, false);
+                self.start_accept(cx, reserved, next, Purpose::Change { answer }, Basis::Memory);
                 true
             }
             _ if bites(Tooth::RefusalFromMemory) => {
@@ -100,7 +100,7 @@ impl Operation {
         let purpose = Purpose::Change {
             answer: Answer::Written { version: ballot },
         };
-        self.start_accept(cx, ballot, state, purpose, true);
+        self.start_accept(cx, ballot, state, purpose, Basis::Nothing);
     }
 
     pub(super) fn begin_change(&mut self, cx: &mut Context<'_>) {
@@ -134,10 +134,10 @@ impl Operation {
         ballot: Ballot,
         state: State,
         purpose: Purpose,
-        blind: bool,
+        basis: Basis,
     ) {
         // Where a spare has just promised in a home's stead, it takes the accept in its stead too; otherwise no spare is given a copy.
-        let spares = if matches!(self.phase, Phase::Prepare { .. } | Phase::Learn { .. }) {
+        let spares = if basis == Basis::Promises {
             let homes_heard = self.round.held().filter(|(rank, _)| *rank < self.members.homes).count();
             homes_heard < self.members.homes
         } else {
@@ -147,10 +147,10 @@ impl Operation {
             ballot,
             reserve: self.reservation(cx, &state, &purpose),
             state,
-            blind,
+            blind: basis == Basis::Nothing,
             hint_for: None,
         };
-        self.start_round(cx, Phase::Accept { ballot, purpose, blind }, request, spares);
+        self.start_round(cx, Phase::Accept { ballot, purpose, basis }, request, spares);
     }
 
     /// The ballot to ask for along with an accept: the next one, where the next change can make use of it.

@@ -2,17 +2,17 @@
 
 use super::super::Consistency;
 use super::judging::{known, nothing};
-use super::{Context, Lost, Next, Operation, Phase, Purpose};
+use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose};
 use crate::ballot::Ballot;
 use crate::state::Descent;
 use crate::teeth::{Tooth, bites};
 
 impl Operation {
     pub(super) fn judge_accept(&mut self, cx: &mut Context<'_>) {
-        let Phase::Accept { ballot, purpose, blind } = &self.phase else {
+        let Phase::Accept { ballot, purpose, basis } = &self.phase else {
             return;
         };
-        let (ballot, purpose, blind) = (*ballot, purpose.clone(), *blind);
+        let (ballot, purpose, basis) = (*ballot, purpose.clone(), *basis);
         let acks = self.round.acks();
         let needed = match purpose {
             // Only what a majority has passed by is dead for certain.
@@ -45,12 +45,16 @@ impl Operation {
         }
 
         self.seen = self.seen.max(self.round.higher);
-        if blind && self.round.fenced {
+        if basis == Basis::Nothing && self.round.fenced {
             // Not blindly, then: a change reads the fence and keeps it.
             self.consistency = Consistency::Quorum;
             self.by_change = true;
         }
         match purpose {
+            // Somebody has changed the key since: nobody to give way to, there is only nothing to remember any more.
+            Purpose::Change { .. } if basis == Basis::Memory && self.round.as_if_never_sent() => {
+                self.begin(cx, Next::Begin);
+            }
             _ if self.round.as_if_never_sent() && !matches!(purpose, Purpose::Adopt { .. } | Purpose::Bury { .. }) => {
                 self.pause(cx, Next::Begin);
             }
@@ -93,11 +97,11 @@ impl Operation {
         let lost = lost.clone();
         match descent {
             // It is in the newest state (maybe with other changes on top): commit that, and it has taken effect.
-            Descent::Part => self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, false),
+            Descent::Part => self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, Basis::Promises),
             // Had it been chosen, every later change made through a prepare would have met it and be made of it; blind writes, which
             // meet nothing, are excluded by the lineage. So it was not chosen. Once the newest state is committed above it, every quorum
             // has passed it by: it is dead for certain.
-            Descent::NotPart => self.start_accept(cx, ballot, state, Purpose::Bury { lost }, false),
+            Descent::NotPart => self.start_accept(cx, ballot, state, Purpose::Bury { lost }, Basis::Promises),
             Descent::Unknown => {
                 self.unknown(
                     cx,

@@ -87,7 +87,9 @@ fn refused_by_all_it_starts_over() {
     let (mut cluster, mut one, mut other) = (Cluster::new(), coordinator(1), coordinator(2));
     cluster.run(&mut one, put("1"), never(1));
     cluster.run(&mut other, cas(json!(1), "2"), never(2));
+    let before_ms = cluster.now_ms;
     let outcome = cluster.run(&mut one, cas(json!(1), "3"), never(3));
+    assert_eq!(cluster.now_ms, before_ms + 1, "without a pause");
     let version = Some(cluster.record(0).accepted);
     let current = Some(Arc::from("2"));
     assert_eq!(answer(outcome), Answer::NotSwapped { current, version });
