@@ -1,4 +1,4 @@
-"""A long chaos run over the containers of compose.yml: `scripts/soak`.
+"""A long chaos run over the containers of compose.yml: `scripts/soak --compose`.
 
 Orders arrive at a steady rate while parts of the system are killed, paused, cut off and stopped, one fault after the
 other, chosen by a seed. At the end everything is healed, and every order that was acknowledged must be delivered.
@@ -176,7 +176,7 @@ def report(system, options, seed, orders, seen, left, to_deliver_sec, took_min):
     lines = [
         f"# Soak {datetime.date.today()}: {verdict}",
         "",
-        f"- command: `scripts/soak --minutes {options.minutes:g} --rate {options.rate:g} --seed {seed}`",
+        f"- command: `scripts/soak --compose --minutes {options.minutes:g} --rate {options.rate:g} --seed {seed}`",
         f"- commit: {commit}",
         f"- flight at TIME_SCALE={system.environment['TIME_SCALE']}",
         f"- {took_min:.0f} minutes, {sum(map(len, seen.values()))} faults",
@@ -199,7 +199,7 @@ def report(system, options, seed, orders, seen, left, to_deliver_sec, took_min):
 
 def main():
     """The exit code: 0 when every acknowledged order was delivered."""
-    arguments = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
+    arguments = argparse.ArgumentParser(prog="scripts/soak --compose", description=__doc__)
     arguments.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_argument("--minutes", type=float, default=30.0, help="how long faults go on [30]")
     arguments.add_argument("--rate", type=float, default=0.4, help="orders per second [0.4]")

@@ -3,6 +3,7 @@
 //! - `process`: one program, to start, kill, pause and start again. `system`: all of them, wired as compose wires them.
 //! - `one_command`: `dronedispatch up`. `orders`: what order generators rely on. `kv`: what the KV promises.
 //! - `faults`: things killed and stopped under load. `contract`: bad input.
+//! - `register`: the KV alone, every answer judged, through everything that can happen to one node.
 
 mod contract;
 mod faults;
@@ -10,4 +11,5 @@ mod kv;
 mod one_command;
 mod orders;
 mod process;
+mod register;
 mod system;

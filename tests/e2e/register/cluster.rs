@@ -1,0 +1,383 @@
+//! Three kvstores and two kvfronts as programs, with a proxy on every way between them, and everything that can happen to them.
+//!
+//! What a test does to a node it names by number: stores 0 to 2, fronts 0 and 1. Whatever blocks (starting a program) is done where it
+//! holds up neither the proxies nor the clients of the same runtime.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use reqwest::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::block_in_place;
+
+use super::proxy::{Proxy, Wire};
+use crate::process::{Process, program, wait_until, wait_until_blocking};
+use crate::system::{body, client};
+
+/// Runs a kvstore whose disk can be made full.
+const START_KVSTORE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/register/start-kvstore");
+/// Nodes of the cluster.
+pub(crate) const STORES: usize = 3;
+/// Coordinators.
+pub(crate) const FRONTS: usize = 2;
+/// How long the cluster may take until both kvfronts serve.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How long a node that was down may take until every kvfront takes it for well again.
+const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// How long a kvstore may take to refuse its database.
+const REFUSES_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes a "full" disk still has room for in each file: fewer than one page of the database.
+const FULL_DISK_BYTES: u64 = 1_024;
+/// A page of SQLite, as kvstore leaves it.
+const PAGE_BYTES: u64 = 4_096;
+/// A program, its settings, and what it left on disk.
+#[derive(Debug)]
+struct Place {
+    process: Option<Process>,
+    settings: Vec<(String, String)>,
+    clock_file: PathBuf,
+}
+
+impl Place {
+    fn new(dir: &Path, name: &str, settings: Vec<(String, String)>) -> Self {
+        let clock_file = dir.join(format!("{name}.clock"));
+        let mut settings = settings;
+        settings.push(("TEST_CLOCK_OFFSET_FILE".to_owned(), text(&clock_file)));
+        Self {
+            process: None,
+            settings,
+            clock_file,
+        }
+    }
+
+    /// Starts it on a free port. The old one may have been taken by somebody meanwhile, so nobody is promised the same.
+    fn start(&mut self, program: &str) -> SocketAddr {
+        self.kill();
+        let settings: Vec<_> = self.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let process = block_in_place(|| Process::server(program, &settings));
+        let addr = process.addr.expect("a server has an address");
+        self.process = Some(process);
+        addr
+    }
+
+    fn kill(&mut self) {
+        block_in_place(|| drop(self.process.take()));
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            block_in_place(|| process.stop());
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let process = self.process.as_ref().expect("it runs");
+        block_in_place(|| process.signal(name));
+    }
+
+    /// Sets the clock's error. The file appears at once or not at all: a program may read it at any moment.
+    fn set_clock_offset(&self, ms: i64) {
+        let new = self.clock_file.with_extension("new");
+        fs::write(&new, ms.to_string()).expect("a temporary file");
+        fs::rename(&new, &self.clock_file).expect("a rename in a temporary folder");
+    }
+}
+
+/// The cluster. Dropped, everything of it ends.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    stores: Vec<Place>,
+    fronts: Vec<Place>,
+    /// By front, then by store.
+    wires: Vec<Vec<Proxy>>,
+    /// Where the fronts are now; the clients look here.
+    pub(crate) front_urls: Arc<RwLock<Vec<String>>>,
+    pub(crate) http: Client,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// A cluster that serves.
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut stores: Vec<_> = (0..STORES)
+            .map(|n| Place::new(dir.path(), &format!("store{n}"), store_settings(dir.path(), n)))
+            .collect();
+        let addrs: Vec<_> = stores.iter_mut().map(|store| store.start(START_KVSTORE)).collect();
+        let wires = lay_wires(&addrs).await;
+        let fronts = (0..FRONTS)
+            .map(|n| {
+                let settings = vec![("BACKENDS".to_owned(), backends(&wires[n]))];
+                Place::new(dir.path(), &format!("front{n}"), settings)
+            })
+            .collect();
+        let mut cluster = Self {
+            stores,
+            fronts,
+            wires,
+            front_urls: Arc::new(RwLock::new(vec![String::new(); FRONTS])),
+            http: client(),
+            dir,
+        };
+        for front in 0..FRONTS {
+            cluster.start_front(front);
+        }
+        for front in 0..FRONTS {
+            cluster.front_is_ready(front).await;
+        }
+        cluster
+    }
+
+    pub(crate) fn kill_store(&mut self, n: usize) {
+        self.stores[n].kill();
+    }
+
+    pub(crate) fn start_store(&mut self, n: usize) {
+        let addr = self.stores[n].start(START_KVSTORE);
+        for wires in &self.wires {
+            wires[n].lead_to(addr);
+        }
+    }
+
+    pub(crate) fn pause_store(&self, n: usize) {
+        self.stores[n].signal("STOP");
+    }
+
+    pub(crate) fn resume_store(&self, n: usize) {
+        self.stores[n].signal("CONT");
+    }
+
+    pub(crate) fn kill_front(&mut self, n: usize) {
+        self.fronts[n].kill();
+    }
+
+    pub(crate) fn start_front(&mut self, n: usize) {
+        let addr = self.fronts[n].start("kvfront");
+        self.front_urls.write().expect("nobody panics with it")[n] = format!("http://{addr}");
+    }
+
+    pub(crate) fn pause_front(&self, n: usize) {
+        self.fronts[n].signal("STOP");
+    }
+
+    pub(crate) fn resume_front(&self, n: usize) {
+        self.fronts[n].signal("CONT");
+    }
+
+    /// Changes the wires from every front to a store.
+    pub(crate) fn wire_store(&self, store: usize, wire: Wire) {
+        for wires in &self.wires {
+            wires[store].set(wire);
+        }
+    }
+
+    /// Changes the wire from one front to one store.
+    pub(crate) fn wire(&self, front: usize, store: usize, wire: Wire) {
+        self.wires[front][store].set(wire);
+    }
+
+    /// Ends every connection between a store and its fronts, once.
+    pub(crate) fn sever_store(&self, store: usize) {
+        for wires in &self.wires {
+            wires[store].sever();
+        }
+    }
+
+    pub(crate) fn set_store_clock(&self, n: usize, offset_ms: i64) {
+        self.stores[n].set_clock_offset(offset_ms);
+    }
+
+    pub(crate) fn set_front_clock(&self, n: usize, offset_ms: i64) {
+        self.fronts[n].set_clock_offset(offset_ms);
+    }
+
+    /// The disk of a store is swapped for an empty one.
+    pub(crate) fn replace_disk(&mut self, n: usize) {
+        self.stores[n].kill();
+        self.remove_database(n);
+        self.start_store(n);
+    }
+
+    /// Takes away a stopped store's database.
+    pub(crate) fn remove_database(&self, n: usize) {
+        let file = database(self.dir.path(), n);
+        for ending in ["", "-wal", "-shm"] {
+            match fs::remove_file(format!("{}{ending}", text(&file))) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("cannot remove {file:?}: {error}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Stops a store, writes nonsense over every second page of its database, and gives what the program says when it is started on it.
+    pub(crate) fn start_on_damage(&mut self, n: usize) -> (ExitStatus, String) {
+        // In good order, so that everything is in the file, and not in its write-ahead log.
+        self.stores[n].stop();
+        let path = database(self.dir.path(), n);
+        let file = fs::File::options().write(true).open(&path).expect("a database");
+        let pages = file.metadata().expect("an open file").len() / PAGE_BYTES;
+        assert!(pages > 2, "{pages} pages are too few to be damaged in the middle");
+        let nonsense = vec![0xa5; usize::try_from(PAGE_BYTES).expect("a small number")];
+        for page in (1..pages).step_by(2) {
+            file.write_all_at(&nonsense, page * PAGE_BYTES)
+                .expect("room for the same bytes");
+        }
+        let settings = self.stores[n].settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let mut command = Command::new(program("kvstore"));
+        command
+            .env("LISTEN", "127.0.0.1:0")
+            .envs(settings)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        block_in_place(|| {
+            let mut child = command.spawn().expect("the program runs");
+            let mut ended = None;
+            wait_until_blocking(REFUSES_WITHIN, "a kvstore refuses a damaged database", || {
+                ended = child.try_wait().expect("our own child");
+                ended.is_some()
+            });
+            let mut said = String::new();
+            child
+                .stderr
+                .take()
+                .expect("piped")
+                .read_to_string(&mut said)
+                .expect("UTF-8");
+            (ended.expect("it was waited for"), said)
+        })
+    }
+
+    /// From now on every write of a store fails as on a full disk, or no longer.
+    pub(crate) fn fill_disk(&self, n: usize, full: bool) {
+        let pid = fs::read_to_string(pid_file(self.dir.path(), n)).expect("the store was started");
+        let limit = if full {
+            format!("--fsize={FULL_DISK_BYTES}:unlimited")
+        } else {
+            "--fsize=unlimited:unlimited".to_owned()
+        };
+        let status = block_in_place(|| Command::new("prlimit").args(["--pid", pid.trim(), &limit]).status());
+        assert!(status.is_ok_and(|status| status.success()), "prlimit {limit} of {pid}");
+    }
+
+    pub(crate) fn database(&self, n: usize) -> PathBuf {
+        database(self.dir.path(), n)
+    }
+
+    pub(crate) fn front_url(&self, n: usize) -> String {
+        self.front_urls.read().expect("nobody panics with it")[n].clone()
+    }
+
+    pub(crate) fn store_url(&self, n: usize) -> String {
+        self.stores[n].process.as_ref().expect("it runs").url()
+    }
+
+    /// Waits until a front has learnt enough clocks to serve.
+    pub(crate) async fn front_is_ready(&self, n: usize) {
+        let url = format!("{}/ready", self.front_url(n));
+        wait_until(READY_WITHIN, "kvfront is ready", async || {
+            self.http
+                .get(&url)
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
+    }
+
+    /// `/cluster` as a front tells it, or null while it does not.
+    pub(crate) async fn view(&self, front: usize) -> Value {
+        match self.http.get(format!("{}/cluster", self.front_url(front))).send().await {
+            Ok(answer) if answer.status() == 200 => body(answer).await,
+            _ => Value::Null,
+        }
+    }
+
+    /// A store's line of `/cluster`.
+    pub(crate) async fn node_view(&self, front: usize, store: usize) -> Value {
+        let view = self.view(front).await;
+        let nodes = view["nodes"].as_array().cloned().unwrap_or_default();
+        let is_it = |node: &Value| node["name"] == *name(store);
+        nodes.into_iter().find(is_it).unwrap_or(Value::Null)
+    }
+
+    /// Waits until every front takes every store for well, all of them vote, and no hint waits: the next fault may come.
+    pub(crate) async fn whole(&self) -> Duration {
+        let mut last = Value::Null;
+        let begun = std::time::Instant::now();
+        loop {
+            let mut whole = true;
+            for front in 0..FRONTS {
+                let view = self.view(front).await;
+                whole &= is_whole(&view);
+                if !is_whole(&view) {
+                    last = view;
+                }
+            }
+            if whole {
+                return begun.elapsed();
+            }
+            assert!(
+                begun.elapsed() < BACK_WITHIN,
+                "the cluster is not whole within {BACK_WITHIN:?}: {last:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// All nodes are up and vote, and no hint waits.
+fn is_whole(view: &Value) -> bool {
+    let nodes = view["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    let well = |node: &Value| node["up"] == true && node.get("standing").is_none_or(|standing| standing == "voting");
+    nodes.len() == STORES && nodes.iter().all(well) && view["hints_waiting"] == 0
+}
+
+/// The proxies, by front and store.
+async fn lay_wires(stores: &[SocketAddr]) -> Vec<Vec<Proxy>> {
+    let mut wires = Vec::new();
+    for _ in 0..FRONTS {
+        let mut own = Vec::new();
+        for store in stores {
+            own.push(Proxy::start(*store).await);
+        }
+        wires.push(own);
+    }
+    wires
+}
+
+/// `BACKENDS` of a front with these wires: the same names for all fronts, addresses of its own.
+fn backends(wires: &[Proxy]) -> String {
+    let entry = |(n, wire): (usize, &Proxy)| format!("{}=http://{}", name(n), wire.addr);
+    wires.iter().enumerate().map(entry).collect::<Vec<_>>().join(",")
+}
+
+fn name(store: usize) -> String {
+    format!("store{store}")
+}
+
+fn store_settings(dir: &Path, n: usize) -> Vec<(String, String)> {
+    vec![
+        ("DB_FILE".to_owned(), text(&database(dir, n))),
+        ("PID_FILE".to_owned(), text(&pid_file(dir, n))),
+        ("KVSTORE_PROGRAM".to_owned(), text(&program("kvstore"))),
+    ]
+}
+
+fn database(dir: &Path, n: usize) -> PathBuf {
+    dir.join(format!("{n}.db"))
+}
+
+fn pid_file(dir: &Path, n: usize) -> PathBuf {
+    dir.join(format!("{n}.pid"))
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}

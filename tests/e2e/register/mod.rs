@@ -1,0 +1,84 @@
+//! The register under fault, as real processes: three kvstores and two kvfronts, clients over HTTP, and every answer judged by the
+//! checker that also judges the simulator (`libs/linearizability`).
+//!
+//! - `cluster`: the programs, and what can happen to them. `proxy`: the wires between them. `start-kvstore`: a disk that can be full.
+//! - `load`: the clients. `mix`: what they do. `record`: what they did and were told. `wire`: one call. `judge`: right or wrong.
+//! - `kills`, `partitions`, `disks`, `clocks`, `deletes`: one fault after the other. `soak`: all of them at random, for as long as one likes.
+//!
+//! Faults and operations come from a seed; what the processes make of them in time does not. A violation leaves its history, a timeline
+//! and a picture in `target/tmp/`, and says where.
+
+mod clocks;
+mod cluster;
+mod deletes;
+mod disks;
+mod judge;
+mod kills;
+mod load;
+mod mix;
+mod partitions;
+mod proxy;
+mod record;
+mod soak;
+mod wire;
+
+use std::time::Duration;
+
+use cluster::Cluster;
+use load::Load;
+
+/// With one node gone, requests are answered again within this time: a promise of the product.
+const ANSWERED_AGAIN_WITHIN: Duration = Duration::from_secs(1);
+/// How long a fault lasts that shows at once.
+const SHORT_FAULT: Duration = Duration::from_millis(1_500);
+/// A fault longer than every timeout on the way (operation 2 s and a margin of 1 s, envelope 1 s).
+const LONG_FAULT: Duration = Duration::from_secs(4);
+/// How long the clients work before the first fault and after the last.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// A cluster with clients at work.
+struct Scene {
+    cluster: Cluster,
+    load: Load,
+}
+
+impl Scene {
+    async fn start(run: &str, seed: u64) -> Self {
+        let cluster = Cluster::start().await;
+        let load = Load::start(&cluster, run, seed);
+        load.go_on(QUIET).await;
+        Self { cluster, load }
+    }
+
+    /// Waits for everybody to be well again, with the clients at work.
+    async fn recovers(&self) {
+        let took = self.cluster.whole().await;
+        report(&format!("whole again after {took:?}"));
+        self.load.check();
+    }
+
+    /// Lets the clients of `fronts` work on for `span`: not one of them may be without an answer for too long.
+    async fn goes_on(&self, what: &str, fronts: &[usize], span: Duration) {
+        self.load.go_on(span).await;
+        let gap = self.load.longest_gap(fronts);
+        report(&format!("{what}: the longest time without an answer was {gap:?}"));
+        assert!(
+            gap <= ANSWERED_AGAIN_WITHIN,
+            "{what}: a client was without an answer for {gap:?}"
+        );
+    }
+
+    /// Everything that was answered is judged, and still there.
+    async fn ends_well(self) {
+        self.load.go_on(QUIET).await;
+        let summary = self.load.stop().await;
+        report(&summary.to_string());
+        assert!(summary.count("ok") > 0, "nothing was answered");
+    }
+}
+
+/// What a test has to say besides right or wrong.
+#[expect(clippy::print_stdout, reason = "a test's report")]
+fn report(text: &str) {
+    println!("{text}");
+}

