@@ -1,18 +1,23 @@
 //! A running node: settings, store, metrics and health put together.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use axum::Extension;
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use register::HlcTime;
 use register::ballot::SkewError;
-use service::http::{Limits, serve_router};
+use service::http::{Limits, serve};
 use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
 use crate::clock::{WallClock, system_clock};
+use crate::clock_watch::ClockWatch;
 use crate::config::Config;
 use crate::http;
 use crate::storage::{CacheLimits, OpenError, Store, StoreMetrics, StoreOptions, Trouble};
@@ -23,11 +28,18 @@ const STORAGE_CHECK_EVERY: Duration = Duration::from_millis(250);
 /// How long the storage's health line stays good without being renewed.
 const STORAGE_SILENCE_MAX: Duration = Duration::from_secs(1);
 
+/// How often the clock's health line is renewed.
+const CLOCK_CHECK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long the clock's health line stays good without being renewed.
+const CLOCK_SILENCE_MAX: Duration = Duration::from_secs(1);
+
 /// One node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Node {
     store: Store,
     metrics: Metrics,
+    clock_watch: Arc<ClockWatch>,
     skew_refusals: Counter,
     ring_refusals: Counter,
     max_value_bytes: usize,
@@ -62,9 +74,15 @@ impl Node {
             "Messages from another ring (other BACKENDS or RF)",
             Counter::default(),
         );
+        let clock_offset_ms = metrics.register(
+            "clock_offset_ms",
+            "Clock of the last coordinator that asked, minus this node's, in milliseconds",
+            Gauge::default(),
+        );
         Ok(Self {
             store,
             metrics,
+            clock_watch: Arc::new(ClockWatch::new(config.max_clock_skew_ms, clock_offset_ms)),
             skew_refusals,
             ring_refusals,
             max_value_bytes: config.max_value_bytes,
@@ -87,6 +105,12 @@ impl Node {
         })
     }
 
+    /// Notes what a coordinator's clock says, whether it is accepted or not.
+    pub fn hear_clock(&self, sender: SocketAddr, clock: HlcTime) {
+        let now_unix_ms = self.store.clock().now_unix_ms();
+        self.clock_watch.hear(sender, clock, now_unix_ms, Instant::now());
+    }
+
     /// Counts a message from another ring.
     pub fn count_ring_refusal(&self) {
         self.ring_refusals.inc();
@@ -101,6 +125,22 @@ impl Node {
     /// Serves until `shutdown`, then finishes what was taken on and closes the database.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let tasks = Tasks::new(shutdown.child());
+        self.watch_storage(&tasks);
+        self.watch_clock(&tasks);
+        let (store, stopping) = (self.store.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            stopping.stopped().await;
+            store.end_waits();
+        });
+        let router = http::router(Arc::new(self.clone()), tasks.clone(), self.metrics.clone());
+        // Each connection's requests say whose they are.
+        let make = move |peer| TowerToHyperService::new(router.clone().layer(Extension(http::Connection(peer))));
+        serve(listener, make, Limits::default(), shutdown).await;
+        tasks.stop().await;
+        self.store.close().await;
+    }
+
+    fn watch_storage(&self, tasks: &Tasks) {
         let store = self.store.clone();
         tasks.spawn("storage", STORAGE_SILENCE_MAX, move |heartbeat, shutdown| async move {
             loop {
@@ -119,10 +159,21 @@ impl Node {
                 }
             }
         });
-        let router = http::router(Arc::new(self.clone()), tasks.clone(), self.metrics.clone());
-        serve_router(listener, router, Limits::default(), shutdown).await;
-        tasks.stop().await;
-        self.store.close().await;
+    }
+
+    fn watch_clock(&self, tasks: &Tasks) {
+        let watch = Arc::clone(&self.clock_watch);
+        tasks.spawn("clock", CLOCK_SILENCE_MAX, move |heartbeat, shutdown| async move {
+            loop {
+                match watch.judge(Instant::now()) {
+                    None => heartbeat.ok(),
+                    Some(trouble) => heartbeat.failed(trouble),
+                }
+                if !shutdown.sleep(CLOCK_CHECK_EVERY).await {
+                    return;
+                }
+            }
+        });
     }
 }
 
