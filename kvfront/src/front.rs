@@ -114,15 +114,15 @@ impl Front {
         let names: Vec<_> = (0..self.transport.len())
             .filter(|&node| lacks(node))
             .map(|node| {
-                let url = &self.ring.backends()[node].url;
+                let backend = &self.ring.backends()[node];
                 self.transport
                     .status(node)
                     .0
                     .error
-                    .map_or_else(|| url.to_string(), |error| format!("{url} ({error})"))
+                    .map_or_else(|| backend.to_string(), |error| format!("{backend}: {error}"))
             })
             .collect();
-        names.join(", ")
+        names.join("; ")
     }
 
     /// Room for `operations` at once (capped at half of all there is), held until dropped.

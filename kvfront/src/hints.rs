@@ -19,7 +19,8 @@ use register::proposer::{Event, Outcome};
 use service::{Heartbeat, Shutdown};
 
 use crate::front::Front;
-use crate::transport::Mailbox;
+use crate::transport::{Mailbox, why_not_voting};
+use crate::upkeep::Upkeep;
 
 /// Hints that are handed over at a time.
 const PARALLEL_HINTS: usize = 64;
@@ -59,14 +60,15 @@ struct Cursor {
 }
 
 /// Flushes until the stop.
-pub(crate) async fn run(front: Arc<Front>, seen: Arc<HintsSeen>, every: Duration, beat: Heartbeat, stop: Shutdown) {
+pub(crate) async fn run(front: Arc<Front>, upkeep: Arc<Upkeep>, every: Duration, beat: Heartbeat, stop: Shutdown) {
+    let mut news = front.transport.news();
     let mut cursors = vec![Cursor::default(); front.transport.len()];
     loop {
         let pause = every.mul_f64(0.75 + 0.25 * rand::random::<f64>());
         tokio::select! {
             () = stop.stopped() => return,
             () = tokio::time::sleep(pause) => {}
-            () = front.transport.came_back() => {}
+            _ = news.changed() => {}
         }
         if !front.is_learnt() {
             beat.failed("waiting for the clocks of a quorum of nodes");
@@ -75,7 +77,7 @@ pub(crate) async fn run(front: Arc<Front>, seen: Arc<HintsSeen>, every: Duration
         let pass = async {
             let mut failed = Vec::new();
             for (node, cursor) in cursors.iter_mut().enumerate() {
-                if let Err(error) = flush_node(&front, &seen, node, cursor).await {
+                if let Err(error) = flush_node(&front, &upkeep.hints, node, cursor).await {
                     *cursor = Cursor::default();
                     failed.push(error);
                 }
@@ -107,6 +109,10 @@ async fn flush_node(front: &Arc<Front>, seen: &HintsSeen, node: usize, cursor: &
             .page(node, list, PAGE_RECORDS)
             .await
             .map_err(|e| format!("{backend}: {}", e.reason))?;
+        if let Some(why) = why_not_voting(page.standing) {
+            // What such a node holds may be of a disk that went back in time.
+            return Err(format!("{backend}: {why}"));
+        }
         let last = page.records.iter().map(|record| record.commit).max();
         let handed_over: Vec<bool> = stream::iter(page.records)
             .map(|record| async move {

@@ -6,18 +6,22 @@
 //! - [`config`]: the settings. [`ring`]: key → preference list.
 //! - [`transport`]: messages to the nodes, batched, each answered exactly once, never sent twice; node health.
 //! - [`clocks`]: the hybrid clock. [`front`]: running operations to their end.
-//! - [`ops`]: the KV API apart from HTTP; `api`: HTTP; `scan`, `hints`: what their names say. [`metrics`]: what is counted.
+//! - [`ops`]: the KV API apart from HTTP; `api`: HTTP; `scan`: what its name says. [`metrics`]: what is counted.
+//! - Loops of upkeep: `quorum` (is one there?), `membership` (who votes?), `hints` (records of spares go home).
 
 mod api;
 pub mod clocks;
 pub mod config;
 pub mod front;
 mod hints;
+mod membership;
 pub mod metrics;
 pub mod ops;
+mod quorum;
 pub mod ring;
 mod scan;
 pub mod transport;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,23 +30,20 @@ use register::proposer::Limits;
 use service::http::serve_router;
 use service::metrics::Metrics;
 use service::program::Program;
-use service::{Heartbeat, Shutdown, Tasks};
+use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
-use tokio::time::Instant;
 
 pub use config::Config;
 
 use crate::clocks::{Clocks, system_clock};
 use crate::front::Front;
-use crate::hints::HintsSeen;
 use crate::metrics::FrontMetrics;
 use crate::ops::Ops;
 use crate::transport::Transport;
+use crate::upkeep::Upkeep;
 
-/// How often it is looked whether a quorum of nodes is there.
-const QUORUM_CHECK_EVERY: Duration = Duration::from_millis(100);
-/// `/ready` turns to 503 when no quorum was there for this long.
-const QUORUM_MAX_SILENCE: Duration = Duration::from_secs(2);
+/// `/ready` turns to 503 when too few nodes have voted for this long.
+const MEMBERSHIP_MAX_SILENCE: Duration = Duration::from_secs(5);
 /// `/ready` turns to 503 when no hint flush succeeded for this many periods, at least [`HINT_MIN_SILENCE`].
 const HINT_SILENT_PERIODS: u32 = 5;
 /// See [`HINT_SILENT_PERIODS`].
@@ -60,7 +61,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     let front_metrics = Arc::new(FrontMetrics::new(&metrics));
     let limits = Limits::default();
     let clocks = Arc::new(Clocks::new(config.max_clock_skew_ms, limits, system_clock()));
-    let transport = Transport::start(ring.backends(), clocks, &front_metrics);
+    let transport = Transport::start(ring.backends(), ring.epoch(), clocks, &front_metrics);
     let front = Arc::new(Front::new(
         ring,
         Arc::clone(&transport),
@@ -69,20 +70,24 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
         config.read_repair,
         config.max_concurrent_ops,
     ));
-    let seen = Arc::new(HintsSeen::new(nodes));
+    let upkeep = Arc::new(Upkeep::new(nodes));
 
     let tasks = Tasks::new(shutdown.child());
-    tasks.spawn("quorum", QUORUM_MAX_SILENCE, {
+    tasks.spawn("quorum", quorum::MAX_SILENCE, {
         let front = Arc::clone(&front);
-        move |beat, stop| watch_quorum(front, beat, stop)
+        move |beat, stop| quorum::watch(front, beat, stop)
+    });
+    tasks.spawn("membership", MEMBERSHIP_MAX_SILENCE, {
+        let (front, upkeep) = (Arc::clone(&front), Arc::clone(&upkeep));
+        move |beat, stop| membership::run(front, upkeep, beat, stop)
     });
     let hint_flush = config.hint_flush();
     tasks.spawn(
         "hint_flush",
         (hint_flush * HINT_SILENT_PERIODS).max(HINT_MIN_SILENCE),
         {
-            let (front, seen) = (Arc::clone(&front), Arc::clone(&seen));
-            move |beat, stop| hints::run(front, seen, hint_flush, beat, stop)
+            let (front, upkeep) = (Arc::clone(&front), Arc::clone(&upkeep));
+            move |beat, stop| hints::run(front, upkeep, hint_flush, beat, stop)
         },
     );
 
@@ -94,7 +99,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     let router = api::router(
         api::Api {
             ops: Arc::new(ops),
-            hints: seen,
+            upkeep,
         },
         tasks.clone(),
         metrics,
@@ -103,35 +108,4 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     tasks.stop().await;
     transport.stop().await;
     Ok(())
-}
-
-/// Keeps `/ready` and the gauges up to date, and says in the log when a quorum is missing for long, or is there again.
-async fn watch_quorum(front: Arc<Front>, beat: Heartbeat, stop: Shutdown) {
-    let mut missing_since: Option<Instant> = None;
-    let mut told = false;
-    loop {
-        let away: Vec<_> = (0..front.transport.len())
-            .filter(|&node| front.transport.is_suspected(node))
-            .collect();
-        for (node, backend) in front.ring.backends().iter().enumerate() {
-            front.metrics.suspected(&backend.name, away.contains(&node));
-        }
-        if away.len() <= front.ring.may_be_missing() && front.is_learnt() {
-            beat.ok();
-            if told {
-                tracing::info!("a quorum of nodes answers again");
-            }
-            (missing_since, told) = (None, false);
-        } else {
-            let names = front.describe_nodes(|node| front.transport.is_suspected(node));
-            if !told && missing_since.get_or_insert_with(Instant::now).elapsed() >= QUORUM_MAX_SILENCE {
-                tracing::warn!(no_answer_from = names, "no quorum of nodes");
-                told = true;
-            }
-            beat.failed(format!("waiting for a quorum of nodes; no answer from {names}"));
-        }
-        if !stop.sleep(QUORUM_CHECK_EVERY).await {
-            return;
-        }
-    }
 }

@@ -45,6 +45,8 @@ pub struct FrontMetrics {
     envelope_requests: Histogram,
     node_errors: Family<NodeErrorLabels, Counter>,
     node_suspected: Family<NodeLabels, Gauge>,
+    node_voting: Family<NodeLabels, Gauge>,
+    clock_refusals: Family<NodeLabels, Counter>,
     hints_waiting: Family<NodeLabels, Gauge>,
     hints_handed_over: Counter,
     scan_doubts: Counter,
@@ -71,6 +73,16 @@ impl FrontMetrics {
             node_suspected: metrics.register(
                 "node_suspected",
                 "1 while a node is suspected to be away",
+                Family::default(),
+            ),
+            node_voting: metrics.register(
+                "node_voting",
+                "1 while a node votes: not before it was admitted, nor while it is being filled",
+                Family::default(),
+            ),
+            clock_refusals: metrics.register(
+                "clock_refusals",
+                "Messages refused, by the node or by us, because the clocks were further apart than MAX_CLOCK_SKEW_MS",
                 Family::default(),
             ),
             hints_waiting: metrics.register("hints_waiting", "Hints a node held when last listed", Family::default()),
@@ -120,6 +132,18 @@ impl FrontMetrics {
         self.node_suspected
             .get_or_create(&NodeLabels { node: node.to_owned() })
             .set(i64::from(suspected));
+    }
+
+    pub(crate) fn voting(&self, node: &str, voting: bool) {
+        self.node_voting
+            .get_or_create(&NodeLabels { node: node.to_owned() })
+            .set(i64::from(voting));
+    }
+
+    pub(crate) fn clock_refusal(&self, node: &str) {
+        self.clock_refusals
+            .get_or_create(&NodeLabels { node: node.to_owned() })
+            .inc();
     }
 
     pub(crate) fn hints_waiting(&self, node: &str, waiting: usize) {

@@ -27,6 +27,7 @@ use register::{Ballot, Key};
 use crate::front::Front;
 use crate::ops::{OpError, failure, item};
 use crate::ring::Preference;
+use crate::transport::why_not_voting;
 
 /// Doubtful keys that are read at a time.
 pub(crate) const PARALLEL_READS: usize = 32;
@@ -265,7 +266,9 @@ async fn page(front: &Front, node: usize, range: &ScanRange, records: usize) -> 
         reverse: range.reverse,
     };
     let limit = u32::try_from(records).unwrap_or(u32::MAX);
-    front.transport.page(node, list, limit).await.map_err(|e| e.reason)
+    let page = front.transport.page(node, list, limit).await.map_err(|e| e.reason)?;
+    // What a node holds that does not vote is no evidence of anything.
+    why_not_voting(page.standing).map_or(Ok(page), |why| Err(why.to_owned()))
 }
 
 fn too_few(front: &Front, pages: &[Result<PageReply, String>]) -> OpError {

@@ -1,6 +1,7 @@
 //! `/health` and `/cluster`: what people and dashboards look at.
 
 use axum::extract::State;
+use register::Standing;
 use serde::Serialize;
 use serde_json::{Value, json};
 use service::http::Json;
@@ -16,12 +17,18 @@ struct NodeReport {
     url: String,
     /// Answers; false while it is suspected.
     up: bool,
-    /// Why it is suspected.
+    /// `voting`, `filling` (its disk was lost), `blank` or `returned` (not admitted yet).
+    standing: Option<&'static str>,
+    /// How often it began anew; 1 at first, one more for each lost disk.
+    generation: Option<u64>,
+    /// Why it is suspected, or does not vote.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     last_answer_ms_ago: Option<u64>,
     /// How far its clock was ahead of this kvfront's at its last answer.
     clock_ahead_ms: Option<i64>,
+    /// Messages refused, by it or by this kvfront, because the clocks were too far apart.
+    clock_refusals: u64,
     /// Changes when its database is new.
     incarnation: Option<String>,
     commit: Option<u64>,
@@ -39,9 +46,18 @@ pub(super) async fn health(State(api): State<Api>) -> Json<Value> {
     Json(json!({ "status": "ok", "backends": ring.backends().len(), "rf": ring.rf() }))
 }
 
+fn named(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Blank => "blank",
+        Standing::Filling { .. } => "filling",
+        Standing::Returned => "returned",
+        Standing::Voting => "voting",
+    }
+}
+
 pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
     let front = api.front();
-    let (ring, hints) = (&front.ring, api.hints.snapshot());
+    let (ring, hints, roster) = (&front.ring, api.upkeep.hints.snapshot(), api.upkeep.roster.snapshot());
     let home_partitions = ring.home_partitions();
     let nodes: Vec<_> = ring
         .backends()
@@ -53,9 +69,12 @@ pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
                 name: backend.name.to_string(),
                 url: backend.url.to_string(),
                 up: !status.suspected,
+                standing: status.standing.map(named),
+                generation: roster[node].as_ref().map(|status| status.generation),
                 error: status.error,
                 last_answer_ms_ago: status.last_answer_ms_ago,
                 clock_ahead_ms: status.clock_ahead_ms,
+                clock_refusals: status.clock_refusals,
                 incarnation: status.incarnation.map(|i| format!("{i:016x}")),
                 commit: status.commit,
                 floor: status.floor.map(|f| f.to_string()),

@@ -18,8 +18,8 @@ use service::http::{ApiError, detached, with_common_routes};
 use service::metrics::Metrics;
 
 use crate::front::Front;
-use crate::hints::HintsSeen;
 use crate::ops::{OpError, Ops};
+use crate::upkeep::Upkeep;
 
 /// Bytes of the largest batch body.
 const BATCH_BODY_MAX_BYTES: usize = 16 << 20;
@@ -31,7 +31,7 @@ const BODY_MARGIN_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) ops: Arc<Ops>,
-    pub(crate) hints: Arc<HintsSeen>,
+    pub(crate) upkeep: Arc<Upkeep>,
 }
 
 impl Api {

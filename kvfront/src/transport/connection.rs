@@ -31,6 +31,8 @@ pub(super) struct PostError {
     pub(super) delivered: bool,
     /// True when the reply was larger than [`MAX_REPLY_BYTES`].
     pub(super) too_large: bool,
+    /// True when the node answered, and will not do it.
+    pub(super) refused: bool,
     /// For logs, metrics and the 503.
     pub(super) reason: String,
 }
@@ -41,7 +43,16 @@ impl PostError {
         Self {
             delivered: false,
             too_large: false,
+            refused: false,
             reason: reason.into(),
+        }
+    }
+
+    /// The node said no before it looked at anything: as if nothing was sent.
+    pub(super) fn refused(reason: impl Into<String>) -> Self {
+        Self {
+            refused: true,
+            ..Self::unsent(reason)
         }
     }
 
@@ -50,6 +61,7 @@ impl PostError {
         Self {
             delivered: true,
             too_large: false,
+            refused: false,
             reason: reason.into(),
         }
     }
@@ -110,8 +122,7 @@ impl Connection {
             let delivered = e.take_message().is_none();
             PostError {
                 delivered,
-                too_large: false,
-                reason: describe(e.error()),
+                ..PostError::sent(describe(e.error()))
             }
         })?;
         let status = response.status();
@@ -119,9 +130,8 @@ impl Connection {
             .collect()
             .await
             .map_err(|e| PostError {
-                delivered: true,
                 too_large: e.is::<LengthLimitError>(),
-                reason: format!("the answer broke off: {e}"),
+                ..PostError::sent(format!("the answer broke off: {e}"))
             })?;
         Ok((status, body.to_bytes()))
     }

@@ -4,13 +4,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use register::{Ballot, HlcTime};
+use register::{Ballot, HlcTime, Standing};
 use tokio::time::Instant;
 
 use super::queue::lock;
 
 /// After a refused connection, messages fail at once for this long instead of each trying to connect.
 pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Incarnations of one node whose commits are remembered; more in one kvfront's life mean that its disk is lost over and over.
+const INCARNATIONS_MAX: usize = 8;
 
 /// What a good answer tells about its node.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +21,16 @@ pub(super) struct Sign {
     pub(super) incarnation: u64,
     pub(super) commit: u64,
     pub(super) floor: Ballot,
+    pub(super) standing: Standing,
+}
+
+/// What an answer changed in what is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct News {
+    /// The node was suspected until now.
+    pub(super) came_back: bool,
+    /// It had another incarnation or standing.
+    pub(super) changed: bool,
 }
 
 /// A snapshot, for `/cluster`.
@@ -26,14 +38,20 @@ pub(super) struct Sign {
 pub struct NodeStatus {
     /// Not asked first, because it failed or was silent.
     pub suspected: bool,
-    /// True once its clock has been learnt since this kvfront started.
+    /// True once it has voted and its clock has been learnt, since this kvfront started.
     pub learnt: bool,
     /// How long ago it last gave a good answer, in milliseconds.
     pub last_answer_ms_ago: Option<u64>,
-    /// Why it is suspected.
+    /// Why it is suspected, or does not vote.
     pub error: Option<String>,
     /// How far its clock was ahead of ours (negative: behind) at its last answer, in milliseconds. Includes the answer's travel time.
     pub clock_ahead_ms: Option<i64>,
+    /// Messages refused, by it or by us, because the clocks were too far apart.
+    pub clock_refusals: u64,
+    /// The last exchange with it failed because the clocks were too far apart.
+    pub is_skewed: bool,
+    /// Whether it votes.
+    pub standing: Option<Standing>,
     /// Changes when its database is new.
     pub incarnation: Option<u64>,
     /// Its last known commit number.
@@ -53,9 +71,14 @@ pub(super) struct Health {
 struct State {
     last_answer: Option<Instant>,
     last_sign: Option<Sign>,
+    learnt: bool,
     clock_ahead_ms: Option<i64>,
+    clock_refusals: u64,
+    is_skewed: bool,
     error: Option<String>,
     down_until: Option<Instant>,
+    /// Per incarnation the highest commit shown, the newest incarnation last.
+    commits: Vec<(u64, u64)>,
 }
 
 impl Health {
@@ -71,28 +94,36 @@ impl Health {
     }
 
     pub(super) fn is_learnt(&self) -> bool {
-        lock(&self.state).last_sign.is_some()
+        lock(&self.state).learnt
     }
 
-    /// A good answer. True when the node was suspected until now.
-    pub(super) fn answered(&self, sign: Sign, now_unix_ms: u64) -> bool {
+    /// A good answer to an envelope: the node is well.
+    pub(super) fn answered(&self, sign: Sign, now_unix_ms: u64) -> News {
         let mut state = lock(&self.state);
         state.last_answer = Some(Instant::now());
-        state.last_sign = Some(sign);
-        state.clock_ahead_ms = Some(
-            sign.clock
-                .unix_ms()
-                .cast_signed()
-                .wrapping_sub(now_unix_ms.cast_signed()),
-        );
         state.error = None;
         state.down_until = None;
-        self.suspected.swap(false, Ordering::Relaxed)
+        let changed = state.note(sign, now_unix_ms);
+        News {
+            came_back: self.suspected.swap(false, Ordering::Relaxed),
+            changed,
+        }
     }
 
-    /// The node's clock as it came with an answer that could not be used because of it.
-    pub(super) fn skewed(&self, clock: HlcTime, now_unix_ms: u64) {
-        lock(&self.state).clock_ahead_ms = Some(clock.unix_ms().cast_signed().wrapping_sub(now_unix_ms.cast_signed()));
+    /// A good answer to another question: says nothing about how envelopes fare.
+    pub(super) fn told(&self, sign: Sign, now_unix_ms: u64) -> News {
+        News {
+            came_back: false,
+            changed: lock(&self.state).note(sign, now_unix_ms),
+        }
+    }
+
+    /// Clocks too far apart; how far the node's is ahead, when that is known.
+    pub(super) fn skewed(&self, ahead_ms: Option<i64>) {
+        let mut state = lock(&self.state);
+        state.clock_refusals += 1;
+        state.is_skewed = true;
+        state.clock_ahead_ms = ahead_ms.or(state.clock_ahead_ms);
     }
 
     /// A failure or too long a silence. True when the node was not suspected until now.
@@ -118,21 +149,132 @@ impl Health {
         lock(&self.state).last_answer.is_none_or(|at| at.elapsed() >= span)
     }
 
+    /// The highest commit shown under this incarnation.
+    pub(super) fn commit_shown(&self, incarnation: u64) -> Option<u64> {
+        let state = lock(&self.state);
+        let shown = state.commits.iter().find(|(of, _)| *of == incarnation);
+        shown.map(|(_, commit)| *commit)
+    }
+
     pub(super) fn status(&self) -> NodeStatus {
         let suspected = self.is_suspected();
         let state = lock(&self.state);
         let sign = state.last_sign;
         NodeStatus {
             suspected,
-            learnt: sign.is_some(),
+            learnt: state.learnt,
             last_answer_ms_ago: state
                 .last_answer
                 .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
-            error: state.error.clone(),
+            error: state
+                .error
+                .clone()
+                .or_else(|| sign.and_then(|sign| why_not_voting(sign.standing)).map(str::to_owned)),
             clock_ahead_ms: state.clock_ahead_ms,
+            clock_refusals: state.clock_refusals,
+            is_skewed: state.is_skewed,
+            standing: sign.map(|s| s.standing),
             incarnation: sign.map(|s| s.incarnation),
             commit: sign.map(|s| s.commit),
             floor: sign.map(|s| s.floor),
         }
+    }
+}
+
+impl State {
+    /// Takes over what a node said of itself; true when its incarnation or standing is another than before.
+    fn note(&mut self, sign: Sign, now_unix_ms: u64) -> bool {
+        let before = self.last_sign.replace(sign);
+        self.learnt |= sign.standing == Standing::Voting;
+        self.is_skewed = false;
+        let clock_ms = sign.clock.unix_ms().cast_signed();
+        self.clock_ahead_ms = Some(clock_ms.wrapping_sub(now_unix_ms.cast_signed()));
+        match self.commits.iter_mut().find(|(of, _)| *of == sign.incarnation) {
+            Some((_, commit)) => *commit = sign.commit.max(*commit),
+            None => {
+                self.commits.push((sign.incarnation, sign.commit));
+                let surplus = self.commits.len().saturating_sub(INCARNATIONS_MAX);
+                self.commits.drain(..surplus);
+            }
+        }
+        before.is_none_or(|before| (before.incarnation, before.standing) != (sign.incarnation, sign.standing))
+    }
+}
+
+/// What a node that does not vote is waiting for.
+pub(crate) fn why_not_voting(standing: Standing) -> Option<&'static str> {
+    match standing {
+        Standing::Voting => None,
+        Standing::Blank => Some("the cluster is being set up: this node is new and not admitted yet"),
+        Standing::Returned => Some("the cluster is being set up: this node has started again and is being compared"),
+        Standing::Filling { .. } => Some("its disk was lost, and it is being filled from the others"),
+    }
+}
+
+/// How far our clock is ahead, in milliseconds, when a node's refusal is about that. `SkewError` says it in these words.
+pub(super) fn clock_refusal_ms(detail: &str) -> Option<i64> {
+    let (_, tail) = detail.split_once("the sender's clock is ")?;
+    tail.split_once(" ms ahead")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use register::ballot::SkewError;
+
+    use super::*;
+
+    fn sign(incarnation: u64, commit: u64, standing: Standing) -> Sign {
+        Sign {
+            clock: HlcTime::from_unix_ms(1_000),
+            incarnation,
+            commit,
+            floor: Ballot::ZERO,
+            standing,
+        }
+    }
+
+    #[test]
+    fn a_node_is_learnt_once_it_votes_and_changes_are_told() {
+        let health = Health::new();
+        let news = health.answered(sign(1, 0, Standing::Blank), 1_000);
+        assert!(news.came_back && news.changed && !health.is_learnt());
+        assert!(health.status().error.unwrap().contains("being set up"));
+        let again = health.answered(sign(1, 0, Standing::Blank), 1_000);
+        assert!(!again.came_back && !again.changed);
+        assert!(health.told(sign(1, 1, Standing::Voting), 900).changed);
+        assert!(health.is_learnt());
+        assert_eq!(
+            (health.status().error, health.status().clock_ahead_ms),
+            (None, Some(100))
+        );
+        assert!(health.told(sign(2, 1, Standing::Voting), 1_000).changed);
+    }
+
+    #[test]
+    fn the_highest_commit_of_each_incarnation_is_remembered() {
+        let health = Health::new();
+        for (incarnation, commit) in [(1, 10), (1, 7), (2, 3)] {
+            health.answered(sign(incarnation, commit, Standing::Voting), 0);
+        }
+        assert_eq!((health.commit_shown(1), health.commit_shown(2)), (Some(10), Some(3)));
+        for incarnation in 3..30 {
+            health.answered(sign(incarnation, 1, Standing::Voting), 0);
+        }
+        assert_eq!((health.commit_shown(1), health.commit_shown(29)), (None, Some(1)));
+    }
+
+    #[test]
+    fn a_refused_clock_is_read_out_of_the_refusal() {
+        let refusal = SkewError {
+            ahead_ms: 3_600_000,
+            max_ms: 500,
+        };
+        assert_eq!(clock_refusal_ms(&refusal.to_string()), Some(3_600_000));
+        assert_eq!(clock_refusal_ms("another ring"), None);
+        let health = Health::new();
+        health.skewed(Some(-3_600_000));
+        let status = health.status();
+        assert_eq!((status.clock_ahead_ms, status.clock_refusals), (Some(-3_600_000), 1));
+        assert!(status.is_skewed);
     }
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use register::message::{PageReply, PageRequest};
-use register::{Envelope, EnvelopeReply};
+use register::{Envelope, EnvelopeReply, Epoch};
 use service::Shutdown;
 use std::sync::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::calls::CALLS_PER_NODE;
 use super::connection::{Connection, PostError};
-use super::health::{Health, Sign};
-use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket, lock};
+use super::health::{Health, News, Sign, clock_refusal_ms};
+use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket};
 use super::{REQUEST_TIMEOUT, connected};
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
@@ -31,8 +31,6 @@ const PROBE_UNKNOWN_EVERY: Duration = Duration::from_millis(50);
 const PROBE_QUIET_AFTER: Duration = Duration::from_secs(2);
 /// The path envelopes go to.
 const EXCHANGE_PATH: &str = "/internal/exchange";
-/// The path page requests go to.
-const PAGE_PATH: &str = "/internal/page";
 
 /// One node as this process knows it.
 #[derive(Debug)]
@@ -42,11 +40,12 @@ pub(super) struct Node {
     pub(super) health: Health,
     clocks: Arc<Clocks>,
     metrics: Arc<FrontMetrics>,
-    came_back: Arc<Notify>,
+    epoch: Epoch,
+    news: watch::Sender<()>,
     /// Requests per envelope: halved when a reply was too large to read, grown again by good replies.
     batch_max: AtomicUsize,
-    pages: Semaphore,
-    idle_page_connections: Mutex<Vec<Connection>>,
+    pub(super) calls: Semaphore,
+    pub(super) idle_connections: Mutex<Vec<Connection>>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -58,10 +57,10 @@ impl std::fmt::Debug for Connection {
 impl Node {
     pub(super) fn new(
         backend: Backend,
+        epoch: Epoch,
         clocks: Arc<Clocks>,
         metrics: Arc<FrontMetrics>,
-        came_back: Arc<Notify>,
-        pages: usize,
+        news: watch::Sender<()>,
     ) -> Self {
         Self {
             backend,
@@ -69,10 +68,11 @@ impl Node {
             health: Health::new(),
             clocks,
             metrics,
-            came_back,
+            epoch,
+            news,
             batch_max: AtomicUsize::new(ENVELOPE_MAX_REQUESTS),
-            pages: Semaphore::new(pages),
-            idle_page_connections: Mutex::default(),
+            calls: Semaphore::new(CALLS_PER_NODE),
+            idle_connections: Mutex::default(),
         }
     }
 
@@ -120,6 +120,7 @@ impl Node {
                 incarnation: reply.incarnation,
                 commit: reply.commit,
                 floor: reply.floor,
+                standing: reply.standing,
             }),
             Err(error) => {
                 *slot = None;
@@ -138,7 +139,7 @@ impl Node {
     ) -> Result<EnvelopeReply, PostError> {
         let envelope = Envelope {
             clock: self.clocks.tick(),
-            epoch: register::Epoch::default(),
+            epoch: self.epoch,
             requests,
         };
         let body = encode(&envelope)?;
@@ -149,37 +150,9 @@ impl Node {
         Ok(reply)
     }
 
-    /// One page.
-    pub(super) async fn page(&self, request: &PageRequest) -> Result<PageReply, PostError> {
-        let _turn = self
-            .pages
-            .acquire()
-            .await
-            .map_err(|_| PostError::unsent("kvfront is stopping"))?;
-        let mut slot = lock(&self.idle_page_connections).pop();
-        let result: Result<_, PostError> = async {
-            let (status, body) = self.post(&mut slot, PAGE_PATH, encode(request)?).await?;
-            let reply: PageReply = self.read_answer(status, &body)?;
-            self.observe(reply.clock)?;
-            Ok(reply)
-        }
-        .await;
-        match &result {
-            Ok(_) => {
-                if let Some(connection) = slot {
-                    lock(&self.idle_page_connections).push(connection);
-                }
-            }
-            // The node is well, it was asked for too much.
-            Err(error) if error.too_large => {}
-            Err(error) => self.failed("page", &error.reason),
-        }
-        result
-    }
-
     /// Posts over the connection in `slot`, opening one when there is none. A kept-alive connection that turns out to be closed before
     /// anything was written is replaced once: that is not sending twice.
-    async fn post(
+    pub(super) async fn post(
         &self,
         slot: &mut Option<Connection>,
         path: &str,
@@ -229,35 +202,69 @@ impl Node {
     }
 
     /// The decoded body of a 200; otherwise what the node said was wrong.
-    fn read_answer<T: serde::de::DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, PostError> {
+    pub(super) fn read_answer<T: serde::de::DeserializeOwned>(
+        &self,
+        status: StatusCode,
+        body: &[u8],
+    ) -> Result<T, PostError> {
         if status == StatusCode::OK {
             return postcard::from_bytes(body).map_err(|e| PostError::sent(format!("the answer cannot be read: {e}")));
         }
-        let detail = serde_json::from_slice::<Refusal>(body)
-            .map(|r| r.detail)
-            .unwrap_or_default();
+        let Refusal { detail, refused } = serde_json::from_slice(body).unwrap_or_default();
         Err(match status {
-            // Refused as a whole, before any request in it was looked at: as if never sent.
-            StatusCode::CONFLICT => PostError::unsent(format!("the node refuses our clock: {detail}")),
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::NOT_FOUND => {
-                PostError::unsent(format!("the node refused with {status}: {detail}"))
+            // Refused as a whole, before any request in it was looked at: as if never sent. It is our clock or our ring.
+            StatusCode::CONFLICT => {
+                if refused.as_deref() == Some(REFUSED_CLOCK) {
+                    self.clock_refused(clock_refusal_ms(&detail).map(|ours_ahead_ms| -ours_ahead_ms));
+                }
+                PostError::refused(format!("the node refuses us: {detail}"))
             }
+            StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED => PostError::refused(format!("the node refused with {status}: {detail}")),
             _ => PostError::sent(format!("the node answered {status}: {detail}")),
         })
     }
 
-    fn observe(&self, clock: register::HlcTime) -> Result<(), PostError> {
+    pub(super) fn observe(&self, clock: register::HlcTime) -> Result<(), PostError> {
         self.clocks.observe(clock).map_err(|error| {
-            self.health.skewed(clock, self.clocks.now_unix_ms());
+            let ahead_ms = clock.unix_ms().cast_signed();
+            self.clock_refused(Some(ahead_ms.wrapping_sub(self.clocks.now_unix_ms().cast_signed())));
             PostError::sent(error.to_string())
         })
     }
 
+    /// The node's clock and ours are further apart than is allowed: the node's is ahead by that much (negative: behind).
+    fn clock_refused(&self, ahead_ms: Option<i64>) {
+        self.metrics.clock_refusal(&self.backend.name);
+        self.health.skewed(ahead_ms);
+    }
+
     fn answered(&self, sign: Sign) {
-        if self.health.answered(sign, self.clocks.now_unix_ms()) {
+        let news = self.health.answered(sign, self.clocks.now_unix_ms());
+        if news.came_back {
             tracing::info!(node = %self.backend, "node answers");
-            self.came_back.notify_one();
         }
+        self.tell(news);
+    }
+
+    /// What a node said about itself, which does not clear it of a suspicion that its envelopes have raised.
+    pub(super) fn told(&self, sign: Sign) {
+        let news = self.health.told(sign, self.clocks.now_unix_ms());
+        self.tell(news);
+    }
+
+    fn tell(&self, news: News) {
+        if news.came_back || news.changed {
+            self.news.send_replace(());
+        }
+    }
+
+    /// Notes a refusal that says nothing about the node's health.
+    pub(super) fn noted_refusal(&self, call: &'static str, reason: &str) {
+        self.metrics.node_error(&self.backend.name, call);
+        tracing::debug!(node = %self.backend, call, reason, "the node refuses");
     }
 
     /// Notes a failure in health and metrics.
@@ -282,13 +289,19 @@ impl Node {
     }
 }
 
+/// [`Refusal::refused`] when it is the clock.
+const REFUSED_CLOCK: &str = "clock";
+
 /// The body of a node's refusal.
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
 struct Refusal {
     detail: String,
+    /// What about us was refused.
+    refused: Option<String>,
 }
 
-fn encode<T: serde::Serialize>(message: &T) -> Result<Bytes, PostError> {
+pub(super) fn encode<T: serde::Serialize>(message: &T) -> Result<Bytes, PostError> {
     postcard::to_stdvec(message)
         .map(Bytes::from)
         .map_err(|e| PostError::unsent(format!("cannot be encoded: {e}")))

@@ -4,6 +4,7 @@
 //! when idle. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
 //! node can have received it. Nothing is ever sent twice.
 
+mod calls;
 mod connection;
 mod health;
 mod lane;
@@ -14,14 +15,15 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use register::message::{List, PageReply, PageRequest};
-use register::{Key, Request};
+use register::{Epoch, Key, Request};
 use service::Shutdown;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
+pub use self::calls::CallError;
 pub use self::health::NodeStatus;
+pub(crate) use self::health::why_not_voting;
 pub use self::queue::Mailbox;
 
 use self::connection::{Connection, PostError};
@@ -35,49 +37,36 @@ use crate::ring::Backend;
 const LANES_PER_NODE: usize = 3;
 /// A message that could not be sent within this time is turned away as not delivered: its round is about to end anyway.
 const QUEUE_WAIT_MAX: Duration = Duration::from_millis(600);
-/// Pages under way to one node at a time; more wait.
-const PAGES_PER_NODE: usize = 4;
-/// Times a page is asked again for an eighth of the records, because it was too large to be read.
-const SMALLER_PAGES_MAX: usize = 3;
-/// An envelope or a page that is not answered by then counts as lost.
+/// An envelope or a call that is not answered by then counts as lost.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the lanes may take to end at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Why a page could not be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{node}: {reason}")]
-pub struct PageError {
-    /// Number of the node.
-    pub node: usize,
-    /// What happened.
-    pub reason: String,
-}
 
 /// All nodes, as one sends messages to them.
 #[derive(Debug)]
 pub struct Transport {
     nodes: Vec<Arc<Node>>,
+    epoch: Epoch,
     clocks: Arc<Clocks>,
-    came_back: Arc<Notify>,
+    news: watch::Sender<()>,
     tracker: TaskTracker,
     stop: Shutdown,
 }
 
 impl Transport {
-    /// Starts the lanes and the probe of each node. They run until [`Self::stop`].
+    /// Starts the lanes and the probe of each node of this ring. They run until [`Self::stop`].
     #[must_use]
-    pub fn start(backends: &[Backend], clocks: Arc<Clocks>, metrics: &Arc<FrontMetrics>) -> Arc<Self> {
-        let (came_back, tracker, stop) = (Arc::new(Notify::new()), TaskTracker::new(), Shutdown::new());
+    pub fn start(backends: &[Backend], epoch: Epoch, clocks: Arc<Clocks>, metrics: &Arc<FrontMetrics>) -> Arc<Self> {
+        let (news, tracker, stop) = (watch::Sender::default(), TaskTracker::new(), Shutdown::new());
         let nodes: Vec<_> = backends
             .iter()
             .map(|backend| {
                 let node = Node::new(
                     backend.clone(),
+                    epoch,
                     Arc::clone(&clocks),
                     Arc::clone(metrics),
-                    Arc::clone(&came_back),
-                    PAGES_PER_NODE,
+                    news.clone(),
                 );
                 Arc::new(node)
             })
@@ -90,8 +79,9 @@ impl Transport {
         }
         Arc::new(Self {
             nodes,
+            epoch,
             clocks,
-            came_back,
+            news,
             tracker,
             stop,
         })
@@ -103,44 +93,6 @@ impl Transport {
         self.nodes[node]
             .queue
             .push(Pending::new(key, request, Instant::now() + QUEUE_WAIT_MAX, ticket));
-    }
-
-    /// Asks a node for one page of at most `limit` records; for fewer, when that many are too large to be read.
-    ///
-    /// # Errors
-    /// [`PageError`] when there was no usable answer within [`REQUEST_TIMEOUT`].
-    pub async fn page(&self, node: usize, list: List, mut limit: u32) -> Result<PageReply, PageError> {
-        let place = &self.nodes[node];
-        let mut smaller = 0;
-        loop {
-            let request = PageRequest {
-                clock: self.clocks.tick(),
-                epoch: register::Epoch::default(),
-                list: list.clone(),
-                limit,
-            };
-            let answer = timeout(REQUEST_TIMEOUT, place.page(&request))
-                .await
-                .unwrap_or_else(|_| {
-                    let reason = format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis());
-                    place.failed("page", &reason);
-                    Err(PostError::sent(reason))
-                });
-            match answer {
-                Err(error) if error.too_large && smaller < SMALLER_PAGES_MAX => {
-                    smaller += 1;
-                    limit = (limit / 8).max(1);
-                }
-                // Records that are not at the end but none of them here: nobody would ever get anywhere.
-                Ok(page) if page.records.is_empty() && !page.end => {
-                    return Err(PageError {
-                        node,
-                        reason: "the node sent an empty page".to_owned(),
-                    });
-                }
-                answer => return answer.map_err(|e| PageError { node, reason: e.reason }),
-            }
-        }
     }
 
     /// The clock that stamps and checks what is exchanged.
@@ -155,7 +107,7 @@ impl Transport {
         self.nodes[node].health.is_suspected()
     }
 
-    /// True once a node's clock has been learnt.
+    /// True once a node has voted, and its clock has been learnt.
     #[must_use]
     pub fn is_learnt(&self, node: usize) -> bool {
         self.nodes[node].health.is_learnt()
@@ -180,9 +132,16 @@ impl Transport {
         (node.health.status(), node.queue.len())
     }
 
-    /// Waits until a suspected node answers again.
-    pub async fn came_back(&self) {
-        self.came_back.notified().await;
+    /// Changes when a suspected node answers again, and when a node's incarnation or standing is another than before.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// The highest commit number that a node has shown under this incarnation since this kvfront started.
+    #[must_use]
+    pub fn commit_shown(&self, node: usize, incarnation: u64) -> Option<u64> {
+        self.nodes[node].health.commit_shown(incarnation)
     }
 
     /// Ends lanes and probes. What was under way is answered as not known.

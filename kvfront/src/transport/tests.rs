@@ -22,7 +22,12 @@ use crate::ring::Backend;
 fn transport_to(addr: SocketAddr) -> Arc<Transport> {
     let backend = Backend::parse(&format!("http://{addr}")).unwrap();
     let clocks = Arc::new(Clocks::new(500, Limits::default(), system_clock()));
-    Transport::start(&[backend], clocks, &Arc::new(FrontMetrics::new(&Metrics::new("test"))))
+    Transport::start(
+        &[backend],
+        register::Epoch(7),
+        clocks,
+        &Arc::new(FrontMetrics::new(&Metrics::new("test"))),
+    )
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {

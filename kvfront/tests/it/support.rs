@@ -13,10 +13,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use register::acceptor::{Change, decide, held};
-use register::message::{List, PageRecord, PageReply, PageRequest};
+use register::acceptor::{Change, decide_as, held};
+use register::ballot::SkewError;
+use register::membership::{self, NodeStatus};
+use register::message::{List, NodeEnvelope, NodeEnvelopeReply, PageRecord, PageReply, PageRequest};
 use register::state::Record;
-use register::{Ballot, Envelope, EnvelopeReply, HlcTime, Key};
+use register::{Envelope, EnvelopeReply, HlcTime, Key};
 use serde_json::{Value, json};
 use service::Shutdown;
 use tokio::net::TcpListener;
@@ -285,8 +287,7 @@ pub(crate) struct StandIn {
 
 struct Inner {
     records: BTreeMap<String, (Key, Record, u64)>,
-    floor: Ballot,
-    commit: u64,
+    status: NodeStatus,
     mood: Mood,
     envelopes: Vec<usize>,
 }
@@ -295,8 +296,10 @@ impl StandIn {
     pub(crate) async fn start() -> Self {
         let inner = Inner {
             records: BTreeMap::new(),
-            floor: Ballot::ZERO,
-            commit: 0,
+            status: NodeStatus {
+                incarnation: rand::random(),
+                ..NodeStatus::default()
+            },
             mood: Mood::Well,
             envelopes: Vec::new(),
         };
@@ -308,6 +311,7 @@ impl StandIn {
         let router = Router::new()
             .route("/internal/exchange", post(exchange))
             .route("/internal/page", post(page))
+            .route("/internal/node", post(node_itself))
             .with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         node
@@ -338,19 +342,54 @@ impl StandIn {
     }
 }
 
-async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
-    let envelope: Envelope = postcard::from_bytes(&body).unwrap();
+/// What a mood answers before anything is done.
+async fn moody(node: &StandIn) -> Option<Response> {
     match node.mood() {
         Mood::Silent => std::future::pending().await,
         Mood::Skewed => {
-            return (
-                StatusCode::CONFLICT,
-                axum::Json(json!({ "detail": "clock skew: on purpose" })),
-            )
-                .into_response();
+            let skew = SkewError {
+                ahead_ms: 60_000,
+                max_ms: 500,
+            };
+            let refusal = json!({ "detail": skew.to_string(), "refused": "clock" });
+            Some((StatusCode::CONFLICT, axum::Json(refusal)).into_response())
         }
-        Mood::Broken => return (StatusCode::INTERNAL_SERVER_ERROR, "no JSON").into_response(),
-        Mood::Well | Mood::Mute | Mood::Ahead => {}
+        Mood::Broken => Some((StatusCode::INTERNAL_SERVER_ERROR, "no JSON").into_response()),
+        Mood::Well | Mood::Mute | Mood::Ahead => None,
+    }
+}
+
+async fn node_itself(State(node): State<StandIn>, body: Bytes) -> Response {
+    let envelope: NodeEnvelope = postcard::from_bytes(&body).unwrap();
+    if let Some(refusal) = moody(&node).await {
+        return refusal;
+    }
+    let clock = node.clock();
+    let reply = {
+        let mut inner = node.inner.lock().unwrap();
+        let decision = membership::decide(&inner.status, &envelope.request, rand::random(), envelope.epoch);
+        if let Some(status) = decision.status {
+            inner.status = status;
+        }
+        inner
+            .records
+            .retain(|_, (_, record, _)| !decision.drop.drops(record.accepted, record.promised));
+        NodeEnvelopeReply {
+            clock,
+            done: decision.done,
+            status: inner.status.clone(),
+        }
+    };
+    if node.mood() == Mood::Mute {
+        std::future::pending::<()>().await;
+    }
+    postcard::to_stdvec(&reply).unwrap().into_response()
+}
+
+async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
+    let envelope: Envelope = postcard::from_bytes(&body).unwrap();
+    if let Some(refusal) = moody(&node).await {
+        return refusal;
     }
     let clock = node.clock();
     let reply = {
@@ -363,21 +402,22 @@ async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
             .into_iter()
             .map(|(key, request)| {
                 let text = key.as_text().to_owned();
-                let decision = decide(
+                let decision = decide_as(
+                    inner.status.standing,
                     inner.records.get(&text).map(|(_, record, _)| record),
-                    inner.floor,
+                    inner.status.floor,
                     &request,
                 );
-                inner.commit += 1;
+                inner.status.commit += 1;
                 match decision.change {
                     Change::Nothing => {}
                     Change::Put(record) => {
-                        let commit = inner.commit;
+                        let commit = inner.status.commit;
                         inner.records.insert(text, (key, record, commit));
                     }
                     Change::Remove { floor } => {
                         inner.records.remove(&text);
-                        inner.floor = floor;
+                        inner.status.floor = floor;
                     }
                 }
                 decision.reply
@@ -385,9 +425,10 @@ async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
             .collect();
         EnvelopeReply {
             clock,
-            incarnation: 1,
-            commit: inner.commit,
-            floor: inner.floor,
+            incarnation: inner.status.incarnation,
+            commit: inner.status.commit,
+            floor: inner.status.floor,
+            standing: inner.status.standing,
             replies,
         }
     };
@@ -399,17 +440,18 @@ async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
 
 async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
     let request: PageRequest = postcard::from_bytes(&body).unwrap();
-    match node.mood() {
-        Mood::Silent | Mood::Mute => std::future::pending().await,
-        Mood::Skewed | Mood::Broken => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        Mood::Well | Mood::Ahead => {}
+    if let Some(refusal) = moody(&node).await {
+        return refusal;
+    }
+    if node.mood() == Mood::Mute {
+        std::future::pending::<()>().await;
     }
     let clock = node.clock();
     let inner = node.inner.lock().unwrap();
     let show = |(key, record, commit): &(Key, Record, u64)| PageRecord {
         key: key.clone(),
         commit: *commit,
-        held: held(Some(record), inner.floor),
+        held: held(Some(record), inner.status.floor),
         hint_for: record.hint_for.clone(),
     };
     let mut records: Vec<PageRecord> = match &request.list {
@@ -441,14 +483,16 @@ async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
             hints.sort_by_key(|(_, _, commit)| *commit);
             hints.into_iter().map(show).collect()
         }
+        List::Ended { .. } | List::Leaves { .. } => return StatusCode::NOT_FOUND.into_response(),
     };
     let limit = usize::try_from(request.limit).unwrap();
     let end = records.len() <= limit;
     records.truncate(limit);
     let reply = PageReply {
         clock,
-        floor: inner.floor,
-        incarnation: 1,
+        floor: inner.status.floor,
+        incarnation: inner.status.incarnation,
+        standing: inner.status.standing,
         records,
         end,
     };

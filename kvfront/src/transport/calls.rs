@@ -1,0 +1,172 @@
+//! Calls to a node besides envelopes: pages, hashes, changes, and questions about the node itself. One at a time per connection, and
+//! each of them harmless when it is made twice.
+
+use register::HlcTime;
+use register::membership::NodeRequest;
+use register::message::{HashReply, HashRequest, List, NodeEnvelope, NodeEnvelopeReply, PageReply, PageRequest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::connection::PostError;
+use super::health::Sign;
+use super::lane::{Node, encode};
+use super::queue::lock;
+use super::{REQUEST_TIMEOUT, Transport};
+
+/// Calls under way to one node at a time; more wait.
+pub(super) const CALLS_PER_NODE: usize = 4;
+/// Times a page is asked again for an eighth of the records, because it was too large to be read.
+const SMALLER_PAGES_MAX: usize = 3;
+
+/// Why a call has no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{node}: {reason}")]
+pub struct CallError {
+    /// Number of the node.
+    pub node: usize,
+    /// What happened.
+    pub reason: String,
+}
+
+/// An answer that carries the node's clock.
+trait Answer: DeserializeOwned {
+    fn clock(&self) -> HlcTime;
+}
+
+impl Answer for PageReply {
+    fn clock(&self) -> HlcTime {
+        self.clock
+    }
+}
+
+impl Answer for NodeEnvelopeReply {
+    fn clock(&self) -> HlcTime {
+        self.clock
+    }
+}
+
+impl Answer for HashReply {
+    fn clock(&self) -> HlcTime {
+        self.clock
+    }
+}
+
+impl Transport {
+    /// Asks a node for one page of at most `limit` records; for fewer, when that many are too large to be read.
+    ///
+    /// # Errors
+    /// There was no usable answer within [`REQUEST_TIMEOUT`].
+    pub async fn page(&self, node: usize, list: List, mut limit: u32) -> Result<PageReply, CallError> {
+        let mut smaller = 0;
+        loop {
+            let request = PageRequest {
+                clock: self.clocks.tick(),
+                epoch: self.epoch,
+                list: list.clone(),
+                limit,
+            };
+            let page = self.nodes[node].call::<_, PageReply>("page", "/internal/page", &request);
+            match page.await {
+                Err(error) if error.too_large && smaller < SMALLER_PAGES_MAX => {
+                    smaller += 1;
+                    limit = (limit / 8).max(1);
+                }
+                // Records that are not at the end but none of them here: nobody would ever get anywhere.
+                Ok(page) if page.records.is_empty() && !page.end => {
+                    return Err(CallError {
+                        node,
+                        reason: "the node sent an empty page".to_owned(),
+                    });
+                }
+                answer => return answer.map_err(|e| CallError { node, reason: e.reason }),
+            }
+        }
+    }
+
+    /// Asks or tells a node something about itself.
+    ///
+    /// # Errors
+    /// There was no usable answer within [`REQUEST_TIMEOUT`]; the node may have done what it was told.
+    pub async fn ask_node(&self, node: usize, request: NodeRequest) -> Result<NodeEnvelopeReply, CallError> {
+        let envelope = NodeEnvelope {
+            clock: self.clocks.tick(),
+            epoch: self.epoch,
+            request,
+        };
+        let place = &self.nodes[node];
+        let answer: NodeEnvelopeReply = place
+            .call("node", "/internal/node", &envelope)
+            .await
+            .map_err(|e| CallError { node, reason: e.reason })?;
+        let status = &answer.status;
+        place.told(Sign {
+            clock: answer.clock,
+            incarnation: status.incarnation,
+            commit: status.commit,
+            floor: status.floor,
+            standing: status.standing,
+        });
+        Ok(answer)
+    }
+
+    /// Asks a node for hashes of its tree: the leaves of these partitions, or the root of each.
+    ///
+    /// # Errors
+    /// There was no usable answer within [`REQUEST_TIMEOUT`].
+    pub async fn hashes(&self, node: usize, partitions: Option<Vec<u16>>) -> Result<HashReply, CallError> {
+        let request = HashRequest {
+            clock: self.clocks.tick(),
+            epoch: self.epoch,
+            partitions,
+        };
+        let answer = self.nodes[node].call("hashes", "/internal/hashes", &request);
+        answer.await.map_err(|e| CallError { node, reason: e.reason })
+    }
+}
+
+impl Node {
+    /// One call in its turn, answered within [`REQUEST_TIMEOUT`] in all.
+    async fn call<Q: Serialize, R: Answer>(&self, name: &'static str, path: &str, request: &Q) -> Result<R, PostError> {
+        let work = async {
+            let _turn = self
+                .calls
+                .acquire()
+                .await
+                .map_err(|_| PostError::unsent("kvfront is stopping"))?;
+            self.call_now(name, path, request).await
+        };
+        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
+            let reason = format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis());
+            self.failed(name, &reason);
+            Err(PostError::sent(reason))
+        })
+    }
+
+    async fn call_now<Q: Serialize, R: Answer>(
+        &self,
+        name: &'static str,
+        path: &str,
+        request: &Q,
+    ) -> Result<R, PostError> {
+        let mut slot = lock(&self.idle_connections).pop();
+        let result: Result<R, PostError> = async {
+            let (status, body) = self.post(&mut slot, path, encode(request)?).await?;
+            let reply: R = self.read_answer(status, &body)?;
+            self.observe(reply.clock())?;
+            Ok(reply)
+        }
+        .await;
+        match &result {
+            Ok(_) => {
+                if let Some(connection) = slot {
+                    lock(&self.idle_connections).push(connection);
+                }
+            }
+            // The node is well: it was asked for too much, or for something it will not do.
+            Err(error) if error.too_large => {}
+            Err(error) if error.refused => self.noted_refusal(name, &error.reason),
+            Err(error) => self.failed(name, &error.reason),
+        }
+        result
+    }
+}
