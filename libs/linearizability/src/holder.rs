@@ -60,7 +60,7 @@ impl Hold {
         }
         let released = history
             .iter()
-            .filter(|other| other.key == entry.key && frees(other, token, owned))
+            .filter(|other| other.key == entry.key && other.returned >= entry.called && frees(other, token, owned))
             .map(|other| other.called)
             .min()
             .unwrap_or(NEVER);

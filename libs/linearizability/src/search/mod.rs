@@ -2,6 +2,8 @@
 
 mod explain;
 mod explore;
+mod fences;
+mod fingerprint;
 mod steps;
 
 use explore::{Explorer, Found};

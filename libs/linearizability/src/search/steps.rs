@@ -1,6 +1,8 @@
 //! The operations of one key, made ready for the search: what is still to be placed, as lists from which taking out and putting back
 //! costs little.
 
+use super::fences::{Fences, Ladder};
+use super::fingerprint::fingerprint;
 use crate::history::{Entry, ModelKind, NEVER, Op, Time, Value};
 use crate::model::{State, changes_nothing};
 
@@ -32,19 +34,10 @@ pub(super) struct Step {
     makes: u32,
     /// The value that it removes, and nothing happens when that is not there: of an end that certainly came, and a release by token.
     removes: u32,
-    /// The fence that the key may not have passed when it is placed.
-    rung: Option<(Ladder, u64)>,
+    /// Whether its place is bound by the key's fence.
+    ladder: Option<Ladder>,
     /// Its share in the name of a set of operations.
     mark: u128,
-}
-
-/// Why a certain operation cannot be placed once the key's fence has grown past its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ladder {
-    /// It raised the fence.
-    Raised,
-    /// It was refused for this very fence.
-    Refused,
 }
 
 /// All operations of one key, the certain ones before the optional ones, each sorted by call; and which of them are still to be placed.
@@ -66,14 +59,7 @@ pub(super) struct Steps {
     named: Vec<u32>,
     /// By value: from when on it may end by itself.
     ends: Vec<Time>,
-    /// Fences that refusals name, sorted.
-    refusals: Vec<u64>,
-    /// By [`Ladder`]: the fences of its certain operations, sorted, and how many are placed. As a key's fence never falls they are
-    /// placed in this order, so the lowest of those still to be placed is the one at that number.
-    rungs: [Vec<u64>; 2],
-    climbed: [usize; 2],
-    /// How much higher the next fence must be at least: 1 for a lock.
-    rise: u64,
+    fences: Fences,
     /// The set of the placed ones.
     placed: u128,
 }
@@ -82,7 +68,6 @@ impl Steps {
     /// Makes ready the history of one key, sorted by call.
     pub(super) fn load(&mut self, history: &[Entry], model: ModelKind) {
         self.clear();
-        self.rise = u64::from(model == ModelKind::Lock);
         self.number_values(history);
         for certain in [true, false] {
             for (place, entry) in (0_u32..).zip(history) {
@@ -95,6 +80,7 @@ impl Steps {
                 self.certain = self.all.len();
             }
         }
+        self.fences.load(history, model);
         self.count_names();
         if model == ModelKind::Register && !self.someone_saw_a_difference() {
             self.drop_useless_options();
@@ -110,9 +96,6 @@ impl Steps {
         self.makers.clear();
         self.named.clear();
         self.ends.clear();
-        self.refusals.clear();
-        self.rungs.iter_mut().for_each(Vec::clear);
-        self.climbed = [0; 2];
         self.placed = 0;
         self.certain = 0;
     }
@@ -128,11 +111,9 @@ impl Steps {
                 }
             };
             self.values.extend(one.into_iter().chain(other));
-            self.refusals.extend(entry.refused_below);
         }
         self.values.sort_unstable();
         self.values.dedup();
-        self.refusals.sort_unstable();
         let numbers = self.values.len() + 1;
         self.needed.resize(numbers, 0);
         self.makers.resize(numbers, 0);
@@ -185,7 +166,7 @@ impl Steps {
             needs,
             makes,
             removes,
-            rung: rung(entry),
+            ladder: Ladder::of(entry).map(|(ladder, _)| ladder),
             mark: 0,
         });
     }
@@ -246,11 +227,11 @@ impl Steps {
     /// also come too late). If P's fence is none that a refusal names, all refusals after P were for a fence that came later. So the
     /// order without P explains the history as well: each of those operations sees what it saw, or a lower fence that it passes too.
     fn drop_useless_options(&mut self) {
-        let refusals = &self.refusals;
+        let fences = &self.fences;
         let mut place = 0;
         self.all.retain(|step| {
             place += 1;
-            let refuses = |fence| refusals.binary_search(&fence).is_ok();
+            let refuses = |fence| fences.refused_somebody(fence);
             place <= self.certain || !Self::is_unwanted(step) || step.entry.fence.is_some_and(refuses)
         });
     }
@@ -277,11 +258,7 @@ impl Steps {
             if let Some(count) = self.makers.get_mut(step.makes as usize) {
                 *count += 1;
             }
-            if let Some((ladder, fence)) = step.rung {
-                self.rungs[ladder as usize].push(fence);
-            }
         }
-        self.rungs.iter_mut().for_each(|rungs| rungs.sort_unstable());
         // A history has fewer entries than a u32 counts: it would not fit into memory.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         let (certain, all) = (self.certain as u32, self.all.len() as u32);
@@ -332,13 +309,13 @@ impl Steps {
         let Step {
             needs,
             makes,
-            rung,
+            ladder,
             mark,
             ..
         } = self.all[step];
         self.join(self.previous[step], self.next[step]);
-        if let Some((ladder, _)) = rung {
-            self.climbed[ladder as usize] += 1;
+        if let Some(ladder) = ladder {
+            self.fences.place(ladder);
         }
         self.placed ^= mark;
         if let Some(count) = self.needed.get_mut(needs as usize) {
@@ -354,12 +331,12 @@ impl Steps {
         let Step {
             needs,
             makes,
-            rung,
+            ladder,
             mark,
             ..
         } = self.all[step];
-        if let Some((ladder, _)) = rung {
-            self.climbed[ladder as usize] -= 1;
+        if let Some(ladder) = ladder {
+            self.fences.put_back(ladder);
         }
         let (before, behind) = (self.previous[step], self.next[step]);
         // Its neighbours are again those it was taken from between, as everything placed later is back.
@@ -376,19 +353,9 @@ impl Steps {
         }
     }
 
-    /// True when the key's fence would be too high, with `step` placed and the state `to`, for one that is still to be placed.
-    fn passes_a_fence(&self, step: usize, to: State) -> bool {
-        let passes = |ladder: Ladder, rise: u64| {
-            let mine = self.all[step].rung.is_some_and(|(of, _)| of == ladder);
-            let lowest = self.rungs[ladder as usize].get(self.climbed[ladder as usize] + usize::from(mine));
-            lowest.is_some_and(|&lowest| to.fence.saturating_add(rise) > lowest)
-        };
-        passes(Ladder::Raised, self.rise) || passes(Ladder::Refused, 0)
-    }
-
     /// True when nothing can come of placing `step`, which leads from one state to the other.
     pub(super) fn spoils(&self, step: usize, from: State, to: State) -> bool {
-        self.loses_a_needed_value(step, from, to) || self.passes_a_fence(step, to)
+        self.loses_a_needed_value(step, from, to) || self.fences.are_passed(self.all[step].ladder, to.fence)
     }
 
     /// True when `step` would replace a value that some certain operation has yet to see and that nobody can bring back.
@@ -424,28 +391,8 @@ impl Steps {
     pub(super) fn is_as_good(&self, better: State, worse: State) -> bool {
         better.value == worse.value
             && better.owned == worse.owned
-            && (better.fence == worse.fence
-                || better.fence < worse.fence && self.refusals.binary_search(&worse.fence).is_err())
+            && (better.fence == worse.fence || better.fence < worse.fence && !self.fences.refused_somebody(worse.fence))
     }
-}
-
-fn rung(entry: &Entry) -> Option<(Ladder, u64)> {
-    if !entry.is_certain() {
-        return None;
-    }
-    if let Some(seen) = entry.refused_below {
-        return Some((Ladder::Refused, seen));
-    }
-    let raises = matches!(
-        entry.op,
-        Op::Write(_)
-            | Op::Cas {
-                swapped: Some(true),
-                ..
-            }
-            | Op::Acquire { took: Some(true), .. }
-    );
-    entry.fence.filter(|_| raises).map(|fence| (Ladder::Raised, fence))
 }
 
 fn same_but_for_value(a: Op, b: Op) -> bool {
@@ -458,18 +405,4 @@ fn same_but_for_value(a: Op, b: Op) -> bool {
         op
     };
     without(a) == without(b)
-}
-
-/// Well mixed bits (splitmix64, twice), the same in every run.
-///
-/// Sets are compared by the exclusive or of their members' fingerprints. Two different ones are taken for one with a chance of about
-/// (sets seen)² / 2¹²⁸: less than 2⁻⁷⁰ for the default budget, and then a good history might be called wrong, never a wrong one good.
-fn fingerprint(seed: u64) -> u128 {
-    let mix = |seed: u64| {
-        let mut bits = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^ (bits >> 31)
-    };
-    u128::from(mix(seed.wrapping_mul(2))) << 64 | u128::from(mix(seed.wrapping_mul(2) + 1))
 }

@@ -3,6 +3,9 @@
 //! Leaving out any operation will not do: without the write of 7, a read of 7 is wrong for a reason that was never there. Each step here
 //! is such that a linearizable history stays one; so when what is left is wrong, the whole is.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
