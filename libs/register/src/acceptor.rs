@@ -47,7 +47,9 @@ pub fn decide_as(standing: Standing, record: Option<&Record>, floor: Ballot, req
         Standing::Voting => return decide(record, floor, request),
         Standing::Blank => return Decision::failed("this node is new, and has not been admitted to the cluster yet"),
         Standing::Returned => {
-            return Decision::failed("this node has just started, and it was not compared yet whether its disk is the newest");
+            return Decision::failed(
+                "this node has just started, and it was not compared yet whether its disk is the newest",
+            );
         }
         Standing::Filling { above } => above,
     };
