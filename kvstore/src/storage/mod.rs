@@ -14,7 +14,7 @@
 //! records, so that a page can end anywhere and be resumed by number alone.
 //!
 //! - [`open`]: what is refused at start. - `schema`: tables, migration. - `rows`, `node_row`: columns. - `writer`, `batch`: group commit.
-//! - `node_job`: requests about the node itself. - `view`: what readers may see. - `cache`: the LRU. - `reader`: the read connections, pages.
+//! - `node_job`: requests about the node itself. - `view`: what readers may see. - `cache`: the LRU. - `reader`: the read connections. - `pages`: lists.
 //! - `tree`: the hash tree. - `feed`: the last changes.
 
 mod batch;
@@ -25,6 +25,7 @@ mod metrics;
 mod node_job;
 mod node_row;
 mod open;
+mod pages;
 mod reader;
 mod rows;
 mod schema;
@@ -52,7 +53,7 @@ pub use feed::Stretch;
 pub use health::Trouble;
 pub use metrics::StoreMetrics;
 pub use open::OpenError;
-pub use reader::MAX_PAGE_BYTES;
+pub use pages::MAX_PAGE_BYTES;
 pub use rows::Stored;
 pub use view::Progress;
 

@@ -6,20 +6,17 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use register::message::{List, PageRecord};
-use register::{Ballot, Key};
-use rusqlite::{Connection, TransactionBehavior, params};
+use register::Key;
+use register::message::List;
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Semaphore;
 
-use super::node_row::NodeRow;
-use super::rows::{self, Stored, columns};
+use super::pages::{self, Walk};
+use super::rows::{self, Stored};
 use super::{Page, StoreError, open};
 
 /// Read connections: enough to keep a few cores busy; further reads queue.
 const CONNECTIONS: usize = 4;
-
-/// Bytes of values after which a page ends early, so that no answer grows without bound.
-pub const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of records read for one call, after which its further keys are refused. More than the largest message between coordinator and
 /// node, so only values that have grown meanwhile get there.
@@ -99,9 +96,38 @@ impl Readers {
         .await
     }
 
-    /// A page; see [`List`].
+    /// A page; see [`List`]. Lists that pass over most of what they visit do so in several snapshots, between which others are served,
+    /// until something is found or the end is reached.
     pub(crate) async fn page(&self, list: List, limit: usize) -> Result<Page, StoreError> {
-        self.run(move |snapshot| read_page(snapshot, &list, limit)).await
+        let mut walk = match Walk::new(list) {
+            Ok(walk) => walk,
+            Err(list) => {
+                return self.run(move |snapshot| pages::read_page(snapshot, &list, limit)).await;
+            }
+        };
+        let mut before: Option<Page> = None;
+        loop {
+            let (mut page, ahead) = self
+                .run(move |snapshot| {
+                    let mut walk = walk;
+                    let page = walk.step(snapshot, limit)?;
+                    Ok((page, walk))
+                })
+                .await?;
+            if let Some(before) = before {
+                if (before.incarnation, before.standing) != (page.incarnation, page.standing) {
+                    let reason = "the node's standing changed while it was listing; ask again".to_owned();
+                    return Err(StoreError::Failed { reason });
+                }
+                // The floor from before the walk: one that rises on the way is seen on the next page.
+                page.floor = before.floor;
+            }
+            if page.end || !page.records.is_empty() {
+                return Ok(page);
+            }
+            (walk, before) = (ahead, Some(page));
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Closes the connections. Reads under way end first.
@@ -118,148 +144,7 @@ impl Readers {
 /// A key with its row, or why the row cannot be read.
 pub(crate) type RowResult = (Key, Result<Option<Arc<Stored>>, String>);
 
-fn read_page(snapshot: &Connection, list: &List, limit: usize) -> rusqlite::Result<Page> {
-    // The floor of the very snapshot: a floor from later would hide a dropping between two pages.
-    let node = NodeRow::read(snapshot)?;
-    // One more than asked for tells whether the page is the last.
-    let sql_limit = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
-    let (records, end) = match list {
-        List::Keys { prefix, after, reverse } => {
-            let after = after.as_deref();
-            // Text is compared byte by byte, which for UTF-8 is code point by code point.
-            let (mut low, mut high) = (Some(prefix.as_str()), successor(prefix));
-            let mut low_is_seen = false;
-            match (after, reverse) {
-                (Some(after), false) if after >= prefix.as_str() => (low, low_is_seen) = (Some(after), true),
-                (Some(after), true) if high.as_deref().is_none_or(|high| after < high) => high = Some(after.to_owned()),
-                _ => {}
-            }
-            let low = low.take().unwrap_or_default();
-            // Each bound has its own statement, so that SQLite walks the tree from it instead of testing every row.
-            let sql = match (low_is_seen, high.is_some(), reverse) {
-                (false, false, false) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
-                ),
-                (false, false, true) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC LIMIT ?3"
-                ),
-                (false, true, false) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-                ),
-                (false, true, true) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3"
-                ),
-                (true, false, _) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
-                ),
-                (true, true, _) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-                ),
-            };
-            collect(snapshot, sql, params![low, high, sql_limit], limit)?
-        }
-        List::Hints { after_commit } => {
-            let sql = concat!(
-                "SELECT ",
-                columns!(),
-                " FROM records WHERE hint_for IS NOT NULL AND commit_number > ?1 ORDER BY commit_number LIMIT ?2"
-            );
-            collect(snapshot, sql, params![after_commit.cast_signed(), sql_limit], limit)?
-        }
-        List::Ended { .. } | List::Leaves { .. } => return Err(rusqlite::Error::InvalidQuery),
-    };
-    Ok(Page {
-        records,
-        end,
-        floor: node.floor,
-        commit: node.commit,
-        incarnation: node.incarnation,
-        standing: node.standing,
-    })
-}
-
-fn collect(
-    snapshot: &Connection,
-    sql: &str,
-    parameters: impl rusqlite::Params,
-    limit: usize,
-) -> rusqlite::Result<(Vec<PageRecord>, bool)> {
-    let mut statement = snapshot.prepare_cached(sql)?;
-    let mut rows = statement.query(parameters)?;
-    let (mut records, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        if records.len() >= limit || bytes >= MAX_PAGE_BYTES {
-            return Ok((records, false));
-        }
-        let stored = rows::stored_from_row(row)?;
-        bytes += stored.record.size_bytes();
-        // The node's floor only matters for keys without a record.
-        let held = register::acceptor::held(Some(&stored.record), Ballot::ZERO);
-        let key = rows::key_from_row(row)?;
-        records.push(PageRecord {
-            key,
-            commit: stored.commit,
-            held,
-            hint_for: stored.record.hint_for,
-        });
-    }
-    Ok((records, true))
-}
-
-/// The least text above every text that starts with `prefix`; none when there is no such text.
-fn successor(prefix: &str) -> Option<String> {
-    let mut text = prefix.to_owned();
-    while let Some(last) = text.pop() {
-        // The characters after a surrogate gap are found by trying.
-        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
-        if let Some(next) = next {
-            text.push(next);
-            return Some(text);
-        }
-    }
-    None
-}
-
 fn lock(idle: &Mutex<Vec<Connection>>) -> MutexGuard<'_, Vec<Connection>> {
     // Pushing and popping leave the list whole whatever happens.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn successors() {
-        assert_eq!(successor("da"), Some("db".to_owned()));
-        assert_eq!(successor("d\u{D7FF}"), Some("d\u{E000}".to_owned()));
-        assert_eq!(successor("d\u{10FFFF}"), Some("e".to_owned()));
-        assert_eq!(successor("\u{10FFFF}"), None);
-        assert_eq!(successor(""), None);
-    }
-
-    proptest! {
-        #[test]
-        fn the_successor_parts_texts_with_the_prefix_from_those_above(prefix in ".{0,3}", rest in ".{0,3}", other in ".{0,4}") {
-            if let Some(successor) = successor(&prefix) {
-                let with_prefix = format!("{prefix}{rest}");
-                prop_assert!(with_prefix < successor);
-                prop_assert!(other.starts_with(&prefix) || other < prefix || other >= successor);
-            }
-        }
-    }
 }

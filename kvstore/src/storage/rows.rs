@@ -154,6 +154,17 @@ pub(crate) fn stored_from_row(row: &Row<'_>) -> rusqlite::Result<Stored> {
     })
 }
 
+/// The commit number from a row of [`columns`].
+pub(crate) fn commit_from_row(row: &Row<'_>) -> rusqlite::Result<u64> {
+    unsigned(row, 0)
+}
+
+/// Whether a row of [`columns`] holds a value that goes on after `time_ms`. Looks at the value itself as little as it can.
+pub(crate) fn ends_after(row: &Row<'_>, time_ms: u64) -> rusqlite::Result<bool> {
+    let ends_at_ms = row.get::<_, Option<i64>>(7)?.map(i64::cast_unsigned);
+    Ok(ends_at_ms.is_some_and(|at| at > time_ms) && row.get_ref(9)?.data_type() != Type::Null)
+}
+
 /// The key from a row of [`columns`].
 pub(crate) fn key_from_row(row: &Row<'_>) -> rusqlite::Result<Key> {
     key_at(row, 10)
