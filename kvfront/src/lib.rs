@@ -22,6 +22,7 @@ pub mod ring;
 mod scan;
 pub mod transport;
 mod upkeep;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod batch;
 mod errors;
 mod kv;
 mod lock;
+mod watch;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use service::metrics::Metrics;
 use crate::front::Front;
 use crate::ops::{OpError, Ops};
 use crate::upkeep::Upkeep;
+use crate::watch::Hub;
 
 /// Bytes of the largest batch body.
 const BATCH_BODY_MAX_BYTES: usize = 16 << 20;
@@ -70,6 +72,7 @@ impl Api {
 /// All routes of a kvfront.
 pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
     let body_limit = 2 * api.ops.max_value_bytes + BODY_MARGIN_BYTES;
+    let watched = Hub::start(Arc::clone(api.front()), &tasks);
     // Keys named like a call are keys all the same, for the other methods.
     let key_methods = || get(kv::get_key).put(kv::put_key).delete(kv::delete_key);
     let router = Router::new()
@@ -88,6 +91,7 @@ pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
         .route("/lock/acquire/{*key}", post(lock::acquire))
         .route("/lock/release/{*key}", post(lock::release))
         .route("/lock/renew/{*key}", post(lock::renew))
+        .merge(Router::new().route("/watch", get(watch::watch)).with_state(watched))
         .with_state(api);
     with_common_routes(router, tasks, metrics, body_limit)
 }

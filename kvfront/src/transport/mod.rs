@@ -5,6 +5,7 @@
 //! node can have received it. Nothing is ever sent twice.
 
 mod calls;
+pub(crate) mod changes;
 mod connection;
 mod health;
 mod lane;

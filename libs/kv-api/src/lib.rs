@@ -353,6 +353,40 @@ pub struct ScanAnswer {
     pub next: Option<String>,
 }
 
+/// Query of `GET /watch`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WatchQuery {
+    /// Only keys that start with this; all when empty.
+    #[serde(default)]
+    pub prefix: String,
+    /// The `id` of the last event that was got; from now on when not given. The header `Last-Event-ID` means the same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<String>,
+}
+
+/// Data of a `change` event of `GET /watch`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WatchChange {
+    /// The key.
+    pub key: String,
+    /// Its new value; null when it was deleted, or has ended.
+    pub value: Box<RawValue>,
+    /// The version of the change. Of one key, versions as text order like its changes.
+    pub version: Version,
+    /// The key is gone.
+    pub deleted: bool,
+    /// Other changes of the key may lie between this and the event before.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub conflated: bool,
+}
+
+/// Data of a `gap` event of `GET /watch`: changes may have been missed, of any key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchGap {
+    /// Why.
+    pub reason: String,
+}
+
 /// Body of `POST /kv/batch`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BatchBody {
