@@ -3,6 +3,8 @@
 mod durability;
 mod failures;
 mod group_commit;
+mod lists;
+mod membership;
 mod model;
 mod serving;
 

@@ -1,0 +1,446 @@
+//! Whether the node counts: durable, of one moment with what is told, and apart from the node's own API.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use register::hashing::HashTree;
+use register::membership::Peer;
+use rusqlite::Connection;
+
+use super::*;
+
+/// A database as version 1 of the schema left it: two records, one of them a hint, and a floor.
+fn version_1(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE records (
+                 key TEXT NOT NULL PRIMARY KEY, commit_number INTEGER NOT NULL, accepted BLOB, promised BLOB, floor BLOB, hint_for TEXT,
+                 version BLOB, fence INTEGER NOT NULL, expires_at_ms INTEGER, lineage BLOB, value TEXT
+             ) WITHOUT ROWID, STRICT;
+             CREATE INDEX hints ON records (commit_number) WHERE hint_for IS NOT NULL;
+             CREATE TABLE node (
+                 id INTEGER NOT NULL PRIMARY KEY CHECK (id = 0), incarnation INTEGER NOT NULL, floor BLOB, commit_number INTEGER NOT NULL,
+                 clock INTEGER NOT NULL, records INTEGER NOT NULL, hints INTEGER NOT NULL
+             ) STRICT;
+             INSERT INTO node VALUES (0, 77, x'00000000000000030000000000000009', 5, 50, 2, 1);
+             INSERT INTO records VALUES ('da', 4, x'00000000000000280000000000000009', x'00000000000000280000000000000009', NULL, NULL,
+                 x'00000000000000280000000000000009', 2, NULL, NULL, '\"old\"');
+             INSERT INTO records VALUES ('db', 5, x'00000000000000320000000000000009', x'00000000000000320000000000000009', NULL,
+                 'http://home:9000', x'00000000000000320000000000000009', 0, NULL, NULL, NULL);
+             PRAGMA user_version = 1;
+             PRAGMA application_id = 0x44444B56;",
+        )
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_version_1_is_migrated() {
+    let bench = Bench::new();
+    version_1(&bench.path());
+    let store = bench.open_unadmitted();
+    let (_, status) = store.node(NodeRequest::Status, EPOCH).await.unwrap();
+    let expected = NodeStatus {
+        generation: 1,
+        incarnation: 77,
+        // It voted, and has now been started.
+        standing: Standing::Returned,
+        epoch: None,
+        floor: ballot(3),
+        commit: 5,
+        peers: Vec::new(),
+    };
+    assert_eq!(status, expected);
+    admit(&store).await;
+    let a = held(&store, &Key::data("a")).await;
+    assert_eq!((value(&a), a.accepted), (Some("\"old\""), ballot(40)));
+    assert_eq!(a.state.unwrap().fence, 2);
+    let page = store.page(List::Hints { after_commit: 0 }, 9).await.unwrap();
+    assert_eq!(page.records[0].hint_for.as_deref(), Some("http://home:9000"));
+    let ended = List::Ended {
+        after_commit: 0,
+        expired_at_ms: 0,
+    };
+    assert_eq!(
+        store.page(ended, 9).await.unwrap().records[0].key,
+        Key::data("b"),
+        "the new index has old records"
+    );
+    let mut tree = HashTree::default();
+    tree.change(&Key::data("a"), Ballot::ZERO, ballot(40));
+    tree.change(&Key::data("b"), Ballot::ZERO, ballot(50));
+    assert_eq!(store.hashes(None), tree.roots());
+    // A new database looks the same.
+    let schema = "SELECT group_concat(sql, char(10)) FROM (SELECT sql FROM sqlite_schema ORDER BY name)";
+    let schema_of = |path: &Path| -> String {
+        let connection = Connection::open(path).unwrap();
+        connection.query_row(schema, [], |row| row.get(0)).unwrap()
+    };
+    let fresh = Bench::new();
+    fresh.open().await;
+    let (migrated, fresh) = (schema_of(&bench.path()), schema_of(&fresh.path()));
+    let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+    assert_eq!(squeezed(&migrated), squeezed(&fresh));
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_the_old_database() {
+    let bench = Bench::new();
+    version_1(&bench.path());
+    let connection = Connection::open(bench.path()).unwrap();
+    // In the way of the migration's last statement.
+    connection
+        .execute_batch("CREATE TABLE ended (x); PRAGMA wal_checkpoint(TRUNCATE);")
+        .unwrap();
+    drop(connection);
+    let error = Store::open(&bench.path(), bench.options()).unwrap_err().to_string();
+    assert!(error.contains("ended"), "{error}");
+    let connection = Connection::open(bench.path()).unwrap();
+    let version: i32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 1);
+    connection.execute_batch("DROP TABLE ended").unwrap();
+    drop(connection);
+    assert_eq!(bench.open().await.progress().commit, 5);
+}
+
+fn peer(name: &str, commit: u64) -> Peer {
+    Peer {
+        name: name.into(),
+        generation: 1,
+        incarnation: 4,
+        commit,
+    }
+}
+
+#[tokio::test]
+async fn what_was_told_of_the_node_is_found_after_a_restart_and_after_a_crash() {
+    let bench = Bench::new();
+    let store = bench.open_unadmitted();
+    let (_, blank) = store.node(NodeRequest::Status, EPOCH).await.unwrap();
+    assert_eq!(
+        (blank.standing, blank.generation, blank.epoch),
+        (Standing::Blank, 0, None)
+    );
+    admit(&store).await;
+    one(&store, &Key::data("a"), accept(5, "1")).await;
+    let peers = vec![peer("b", 3), peer("c", 9)];
+    store.node(NodeRequest::Remember { peers }, EPOCH).await.unwrap();
+    let refill = NodeRequest::Refill {
+        incarnation: blank.incarnation,
+        if_commit_below: None,
+        generation: 2,
+        above: ballot(20),
+    };
+    let (done, filling) = store.node(refill.clone(), EPOCH).await.unwrap();
+    assert!(done && filling.incarnation != blank.incarnation);
+    assert_eq!(filling.standing, Standing::Filling { above: ballot(20) });
+    assert_eq!(
+        (filling.commit, filling.floor, filling.peers.len()),
+        (1, ballot(20), 2),
+        "none of it takes a commit number"
+    );
+    assert_eq!(store.clock().incarnation(), filling.incarnation);
+    assert!(!store.node(refill, EPOCH).await.unwrap().0, "said before");
+
+    let copy = bench.dir.path().join("after-crash.db");
+    crash_copy(&bench.path(), &copy);
+    store.close().await;
+    for path in [copy, bench.path()] {
+        let store = Store::open(&path, bench.options()).unwrap();
+        assert_eq!(store.node(NodeRequest::Status, EPOCH).await.unwrap().1, filling);
+        assert_eq!(store.clock().incarnation(), filling.incarnation);
+        let vote = NodeRequest::Vote {
+            incarnation: filling.incarnation,
+            above: ballot(20),
+        };
+        assert!(store.node(vote, EPOCH).await.unwrap().0);
+        store.close().await;
+        let store = Store::open(&path, bench.options()).unwrap();
+        assert_eq!(
+            store.progress().standing,
+            Standing::Returned,
+            "its disk may be an old copy"
+        );
+        admit(&store).await;
+        assert_eq!(store.metrics.records.get(), 0, "what was not filled is dropped");
+    }
+}
+
+#[tokio::test]
+async fn coordinators_are_answered_as_the_standing_allows_and_the_nodes_own_api_always() {
+    let bench = Bench::new();
+    let store = bench.open_unadmitted();
+    let (a, b) = (Key::data("a"), Key::data("b"));
+    let put = |text: &str| Command::Put {
+        value: text.into(),
+        ttl_ms: None,
+        fence: None,
+    };
+    let is_failed = |replies: &[Reply]| replies.iter().all(|reply| matches!(reply, Reply::Failed { .. }));
+    let ask = async |requests: Vec<Request>| {
+        let requests = requests.into_iter().map(|request| (a.clone(), request)).collect();
+        store.decide(requests).await.unwrap()
+    };
+    // Blank: nothing.
+    store.change(b.clone(), put("1"), RequestId(1)).await.unwrap();
+    let all = vec![Request::Read, accept(5, "1"), Request::Prepare { ballot: ballot(6) }];
+    assert!(is_failed(&ask(all).await));
+    assert!(is_failed(&store.read(&[a.clone(), b.clone()]).await), "cached or not");
+    admit(&store).await;
+    assert_eq!(ask(vec![accept(5, "1")]).await, [Reply::Accepted { reserved: false }]);
+    // Filling: what is above.
+    let refill = NodeRequest::Refill {
+        incarnation: store.progress().incarnation,
+        if_commit_below: None,
+        generation: 2,
+        above: ballot(10),
+    };
+    store.node(refill, EPOCH).await.unwrap();
+    assert!(is_failed(&store.read(std::slice::from_ref(&a)).await));
+    assert!(is_failed(&ask(vec![Request::Read, accept(12, "2")]).await));
+    assert_eq!(
+        value_of_record(&store, &a).await.as_deref(),
+        Some("1"),
+        "its own API shows it"
+    );
+    let install = Request::Install {
+        ballot: ballot(11),
+        state: state("3", ballot(11)),
+    };
+    assert_eq!(ask(vec![install, Request::Read]).await[0], Reply::Installed);
+    assert_eq!(held(&store, &a).await.accepted, ballot(11));
+    assert_eq!(ask(vec![accept(12, "4")]).await, [Reply::Accepted { reserved: false }]);
+    store.change(a.clone(), put("5"), RequestId(2)).await.unwrap();
+    let reply = store.decide_locally(Key::data("c"), accept(11, "1")).await.unwrap();
+    assert_eq!(reply, Reply::Accepted { reserved: false });
+}
+
+async fn value_of_record(store: &Store, key: &Key) -> Option<Arc<str>> {
+    let stored = store.record(key).await.unwrap()?;
+    stored.record.state.as_ref()?.value.clone()
+}
+
+#[tokio::test]
+async fn records_are_dropped_as_the_rules_say() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let names = ["old", "new", "hint", "promise", "high"].map(Key::data);
+    let [old, new, hinted, promise, high] = names.clone();
+    let requests = vec![
+        (old.clone(), accept(5, "1")),
+        (new.clone(), accept(15, "2")),
+        (hinted.clone(), hint(6, "3")),
+        (promise.clone(), Request::Prepare { ballot: ballot(7) }),
+        (high.clone(), Request::Prepare { ballot: ballot(30) }),
+    ];
+    store.decide(requests).await.unwrap();
+    let counts = || (store.metrics.records.get(), store.metrics.hints.get());
+    assert_eq!(counts(), (5, 1));
+    let raise = NodeRequest::Raise { floor: ballot(10) };
+    let (_, status) = store.node(raise.clone(), EPOCH).await.unwrap();
+    assert_eq!((status.floor, counts()), (ballot(10), (4, 1)));
+    assert_eq!(
+        held(&store, &promise).await.floor,
+        ballot(10),
+        "gone, and the floor says so"
+    );
+    assert_eq!(held(&store, &high).await.promised, ballot(30));
+    assert_eq!(
+        one(&store, &promise, accept(9, "1")).await,
+        Reply::Refused { higher: ballot(10) }
+    );
+    let transactions = store.metrics.transactions.get();
+    assert_eq!(store.node(NodeRequest::Status, EPOCH).await.unwrap().1, status);
+    assert_eq!(
+        store.metrics.transactions.get(),
+        transactions,
+        "a question is no commit"
+    );
+
+    let refill = NodeRequest::Refill {
+        incarnation: status.incarnation,
+        if_commit_below: None,
+        generation: 2,
+        above: ballot(10),
+    };
+    let (_, status) = store.node(refill, EPOCH).await.unwrap();
+    let vote = NodeRequest::Vote {
+        incarnation: status.incarnation,
+        above: ballot(10),
+    };
+    store.node(vote, EPOCH).await.unwrap();
+    assert_eq!(counts(), (1, 0));
+    for gone in [old, hinted, high] {
+        assert_eq!(held(&store, &gone).await.accepted, Ballot::ZERO);
+    }
+    assert_eq!(held(&store, &new).await.accepted, ballot(15));
+    let mut tree = HashTree::default();
+    tree.change(&new, Ballot::ZERO, ballot(15));
+    assert_eq!(store.hashes(None), tree.roots());
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_the_node_what_it_was() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let key = Key::data("a");
+    one(&store, &key, accept(5, "1")).await;
+    let (_, before) = store.node(NodeRequest::Status, EPOCH).await.unwrap();
+    let hashes = store.hashes(None);
+    store.sql("PRAGMA query_only = ON").await;
+    let refill = NodeRequest::Refill {
+        incarnation: before.incarnation,
+        if_commit_below: None,
+        generation: 2,
+        above: ballot(10),
+    };
+    for request in [refill, NodeRequest::Raise { floor: ballot(9) }] {
+        assert!(matches!(
+            store.node(request, EPOCH).await,
+            Err(StoreError::Failed { .. })
+        ));
+        assert_eq!(store.node(NodeRequest::Status, EPOCH).await.unwrap().1, before);
+        assert_eq!(store.progress().standing, Standing::Voting);
+        let found = held(&store, &key).await;
+        assert_eq!((value(&found), store.hashes(None) == hashes), (Some("1"), true));
+    }
+    assert!(store.trouble().is_some());
+}
+
+#[tokio::test]
+async fn whom_a_node_remembers_is_bounded() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let remember = |range: std::ops::Range<usize>| NodeRequest::Remember {
+        peers: range.map(|number| peer(&format!("n{number}"), 1)).collect(),
+    };
+    store.node(remember(0..MAX_PEERS), EPOCH).await.unwrap();
+    let refused = store.node(remember(MAX_PEERS..MAX_PEERS + 1), EPOCH).await;
+    assert!(matches!(refused, Err(StoreError::Failed { reason }) if reason.contains("256")));
+    assert_eq!(
+        store.node(remember(0..1), EPOCH).await.unwrap().1.peers.len(),
+        MAX_PEERS
+    );
+}
+
+#[tokio::test]
+async fn a_node_keeps_to_its_ring_until_told_to_forget_it() {
+    let bench = Bench::new();
+    let store = bench.open_unadmitted();
+    let other = Epoch(8);
+    for epoch in [EPOCH, other] {
+        assert_eq!(store.compare_ring(epoch), Ok(()), "a blank node takes any");
+        store.take_ring(epoch).await.unwrap();
+    }
+    assert_eq!(store.progress().epoch, None, "and keeps none");
+    admit(&store).await;
+    let own = RingError {
+        own: EPOCH,
+        sender: other,
+    };
+    assert_eq!(store.compare_ring(other), Err(own));
+    assert_eq!(store.node(NodeRequest::Status, other).await, Err(StoreError::Ring(own)));
+    let text = own.to_string();
+    assert!(
+        ["BACKENDS", "RF", "ADOPT_RING=1", "0000000000000007", "0000000000000008"]
+            .iter()
+            .all(|part| text.contains(part)),
+        "{text}"
+    );
+    let refill = NodeRequest::Refill {
+        incarnation: store.progress().incarnation,
+        if_commit_below: None,
+        generation: 2,
+        above: ballot(10),
+    };
+    store.node(refill, EPOCH).await.unwrap();
+    store.close().await;
+    let store = bench.open_unadmitted();
+    assert_eq!(store.compare_ring(other), Err(own), "over a restart");
+    store.close().await;
+
+    let mut options = bench.options();
+    options.adopt_ring = true;
+    let store = Store::open(&bench.path(), options).unwrap();
+    assert_eq!(store.compare_ring(other), Ok(()));
+    store.take_ring(other).await.unwrap();
+    assert_eq!(
+        store.progress().epoch,
+        Some(other),
+        "it counts for what is filled, so the first one is kept"
+    );
+    assert!(matches!(store.take_ring(EPOCH).await, Ok(())), "nothing more to take");
+    assert!(store.compare_ring(EPOCH).is_err());
+    store.close().await;
+    assert_eq!(bench.open_unadmitted().progress().epoch, Some(other));
+}
+
+/// While nodes are filled and vote again, a reader never gets what was not filled: neither after `Refill` was answered nor after `Vote`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_is_answered_under_a_standing_of_another_moment() {
+    const ROUNDS: u64 = 40;
+    let mut bench = Bench::new();
+    // So small that most reads go to the database.
+    bench.cache = CacheLimits {
+        items: 2,
+        bytes: 1 << 20,
+    };
+    let store = bench.open().await;
+    let keys: Vec<Key> = (0..8).map(|number| Key::data(&number.to_string())).collect();
+    // Everything accepted up to this was dropped, or may not be told: the readers' bar.
+    let bar = Arc::new(std::sync::Mutex::new(Ballot::ZERO));
+    let done = Arc::new(AtomicBool::new(false));
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (store, keys, bar, done) = (store.clone(), keys.clone(), Arc::clone(&bar), Arc::clone(&done));
+        readers.spawn(async move {
+            let mut told = 0_u64;
+            while !done.load(Ordering::SeqCst) {
+                let bar = *bar.lock().unwrap();
+                for reply in store.read(&keys).await {
+                    if let Reply::Holds(held) = reply {
+                        assert!(
+                            held.accepted.is_zero() && held.floor >= bar || held.accepted > bar,
+                            "told {held:?} though nothing up to {bar} may be"
+                        );
+                        told += 1;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            told
+        });
+    }
+    for round in 1..=ROUNDS {
+        let (low, above) = (ballot(round * 10), ballot(round * 10 + 5));
+        let write = |key: &Key| {
+            let state = state("1", low);
+            let install = Request::Install { ballot: low, state };
+            (key.clone(), install)
+        };
+        store.decide(keys.iter().map(write).collect()).await.unwrap();
+        let refill = NodeRequest::Refill {
+            incarnation: store.progress().incarnation,
+            if_commit_below: None,
+            generation: round + 1,
+            above,
+        };
+        let (done, status) = store.node(refill, EPOCH).await.unwrap();
+        assert!(done);
+        *bar.lock().unwrap() = above;
+        tokio::task::yield_now().await;
+        let vote = NodeRequest::Vote {
+            incarnation: status.incarnation,
+            above,
+        };
+        assert!(store.node(vote, EPOCH).await.unwrap().0);
+    }
+    done.store(true, Ordering::SeqCst);
+    let mut told = 0;
+    while let Some(reader) = readers.join_next().await {
+        told += reader.unwrap();
+    }
+    assert!(told > 0, "no reader was ever answered");
+}
