@@ -193,8 +193,9 @@ impl Operation {
             _ => change::apply(&self.command, state.as_ref(), ballot, self.request()),
         };
         let is_new = matches!(earlier, Earlier::NotMade) && answer.tells_of_a_change();
-        // Some minority may have taken an earlier attempt. Nothing is said against it before it is dead, as it could come through later.
-        let must_commit = self.settle || self.retry.may_be_repetition() && !answer.tells_of_a_change();
+        // Some minority may have taken an earlier attempt, which could still come through. Nothing is told before it is dead.
+        let may_come_through =
+            self.retry.may_be_repetition() && self.command != Command::Get && !matches!(earlier, Earlier::Made(_));
         let next = next.map(|mut next| {
             if state.is_none() {
                 // Made of nothing, as `nothing` is.
@@ -206,7 +207,7 @@ impl Operation {
             Some(next) if is_new => self.start_accept(cx, ballot, next, Purpose::Change { answer }, Basis::Promises),
             // A tombstone for what has ended: committing it again is committing it once.
             Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, Basis::Promises),
-            None if agreed && !must_commit => self.answered(cx, answer, copies),
+            None if agreed && !self.settle && !may_come_through => self.answered(cx, answer, copies),
             None => {
                 let state = state.unwrap_or_else(|| nothing(ballot, evidence.floor));
                 self.start_accept(cx, ballot, state, Purpose::Confirm { answer }, Basis::Promises);
