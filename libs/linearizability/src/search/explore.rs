@@ -84,6 +84,9 @@ impl Explorer {
     /// Searches until an order is found, or none is left, or `budget_steps` operations were tried.
     pub(super) fn run(&mut self, steps: &mut Steps, budget_steps: u64) -> Found {
         self.clear();
+        if steps.lack_a_value() {
+            return Found::Nothing;
+        }
         if self.arrive(steps, State::default(), 0) {
             return Found::Order;
         }

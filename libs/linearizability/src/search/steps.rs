@@ -194,11 +194,19 @@ impl Steps {
             let number = self.number_of(named) as usize;
             self.named[number] += 1;
         }
+        for step in &self.all {
+            if let Some(count) = self.makers.get_mut(step.makes as usize) {
+                *count += 1;
+            }
+        }
         for step in &mut self.all {
             let makes = step.makes as usize;
-            step.anonymous = makes != ABSENT as usize && self.named.get(makes) == Some(&0);
+            let nameless = makes != ABSENT as usize && self.named.get(makes) == Some(&0);
             step.ends = self.ends.get(makes).copied().unwrap_or(NEVER);
+            // Two that make one value have but one end between them: such are unlike those with an end of their own.
+            step.anonymous = nameless && (step.ends == NEVER || self.makers[makes] == 1);
         }
+        self.makers.fill(0);
     }
 
     /// True when a failed CAS did not say what it found: such a one sees every value but one.
@@ -367,6 +375,13 @@ impl Steps {
         let value = self.number_of(from.value);
         let left = |counts: &[u32], mine: u32| counts[value as usize] - u32::from(mine == value);
         left(&self.needed, needs) > 0 && left(&self.makers, makes) == 0
+    }
+
+    /// True when some certain operation needs a value that is not there at the beginning, and that nobody may have made.
+    pub(super) fn lack_a_value(&self) -> bool {
+        let made = |(needed, makers): (&u32, &u32)| *needed == 0 || *makers > 0;
+        // The absent value, the first, is there.
+        !self.needed.iter().zip(&self.makers).skip(1).all(made)
     }
 
     /// True for an operation that finds nothing to remove in `state`, nor ever will.

@@ -1,8 +1,10 @@
 //! Thousands of operations on one key.
 
+use std::time::Instant;
+
 use linearizability::{Entry, NEVER, Op, ViolationKind, check};
 
-use crate::workload::{LOCK, REGISTER, Workload};
+use crate::workload::{LOCK, REGISTER, Workload, with_a_lie};
 
 const LONG: Workload = Workload {
     operations: 5_000,
@@ -118,4 +120,30 @@ fn what_cannot_be_decided_is_no_pass() {
         .expect_err("too small a budget");
     assert_eq!(violation.kind, ViolationKind::Undecided);
     assert!(violation.explanation.contains("100"), "{}", violation.explanation);
+}
+
+/// How much of a search long histories take, right and with one answer changed at random:
+/// `cargo test --release -p linearizability --test checks -- --ignored --nocapture budget`.
+#[test]
+#[ignore = "a measurement, for release builds"]
+fn budget() {
+    const SEEDS: u64 = 10;
+    for (name, workload) in workloads() {
+        let (mut most, mut wrong, mut undecided, mut slowest_s) = (0, 0, 0, 0.0_f64);
+        for seed in 0..SEEDS {
+            let history = workload.history(seed);
+            let started = Instant::now();
+            most = check(&history).expect("right by construction").steps.max(most);
+            match check(&with_a_lie(&history, seed)) {
+                Ok(_) => {}
+                Err(violation) if violation.kind == ViolationKind::NotLinearizable => wrong += 1,
+                Err(_) => undecided += 1,
+            }
+            slowest_s = slowest_s.max(started.elapsed().as_secs_f64());
+        }
+        println!(
+            "{name:>30}: at most {most} steps when right; with a lie {wrong} wrong, {undecided} undecided of {SEEDS}; {slowest_s:.2} s"
+        );
+        assert!(wrong > 0, "{name}");
+    }
 }
