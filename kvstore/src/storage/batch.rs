@@ -9,10 +9,11 @@ use register::{Ballot, Key, RequestId, acceptor};
 use rusqlite::Connection;
 
 use super::StoreError;
+use super::job::Sender;
 use super::node_row::NodeRow;
 use super::rows::{self, Stored};
 use super::view::View;
-use super::writer::Sender;
+
 use crate::clock::NodeClock;
 
 /// Ballots a local change may draw: once more after a refusal told it what stands in the way, and once more for good measure. The writer

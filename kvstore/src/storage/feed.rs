@@ -159,3 +159,79 @@ impl Feed {
 fn weight((key, stored): &(Key, Arc<Stored>)) -> usize {
     ENTRY_OVERHEAD_BYTES + key.as_text().len() + stored.record.size_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use register::{Ballot, HlcTime, Lineage, Record, State};
+
+    use super::*;
+
+    fn entry(commit: u64, value_bytes: usize) -> (Key, Arc<Stored>) {
+        let ballot = Ballot {
+            time: HlcTime::from_bits(commit),
+            incarnation: 1,
+        };
+        let state = State {
+            value: Some("x".repeat(value_bytes).into()),
+            version: ballot,
+            fence: 0,
+            expires_at_ms: None,
+            lineage: Lineage::default(),
+        };
+        let mut record = Record::empty(Ballot::ZERO);
+        (record.accepted, record.state) = (ballot, Some(state));
+        (Key::data(&commit.to_string()), Arc::new(Stored { record, commit }))
+    }
+
+    proptest! {
+        /// Whatever is appended and however little is kept: a watcher that resumes where it was told it is gets every change once and in
+        /// order, or is told that some are lost.
+        #[test]
+        fn nothing_is_missed_without_saying_so(
+            appends in proptest::collection::vec((0u64..4, 0u64..3, 0usize..400), 1..60),
+            asks in proptest::collection::vec((any::<bool>(), 1usize..5), 60),
+            max_changes in 1usize..20,
+            max_bytes in 500usize..6_000,
+        ) {
+            let feed = Feed::with_limits(1, 0, max_changes, max_bytes);
+            let (mut commit, mut all) = (0, Vec::new());
+            let (mut after, mut told) = (0, Vec::new());
+            for ((accepted, promised, value_bytes), (ask, limit)) in appends.into_iter().zip(asks) {
+                let entries: Vec<_> = (1..=accepted).map(|n| entry(commit + n, value_bytes)).collect();
+                all.extend(entries.iter().map(|(_, stored)| stored.commit));
+                commit += accepted + promised;
+                feed.append(entries, commit);
+                let ring = feed.lock();
+                let bytes: usize = ring.entries.iter().map(weight).sum();
+                prop_assert_eq!(ring.bytes, bytes);
+                prop_assert!(bytes <= max_bytes && ring.entries.len() <= max_changes);
+                drop(ring);
+                if !ask {
+                    continue;
+                }
+                let stretch = feed.stretch(1, after, limit);
+                prop_assert!(stretch.changes.len() <= limit);
+                if stretch.lost {
+                    let missed = all.iter().filter(|commit| **commit > after).count();
+                    prop_assert!(missed > 0 && stretch.changes.is_empty());
+                    told = all.clone();
+                } else {
+                    told.extend(stretch.changes.iter().map(|change| change.commit));
+                }
+                after = stretch.commit;
+                let expected: Vec<u64> = all.iter().copied().filter(|commit| *commit <= after).collect();
+                prop_assert_eq!(&told, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_early_when_states_are_large() {
+        let feed = Feed::new(1, 0);
+        feed.append((1..=8).map(|commit| entry(commit, 1 << 20)).collect(), 9);
+        let stretch = feed.stretch(1, 0, 100);
+        assert_eq!((stretch.changes.len(), stretch.commit), (4, 4));
+        assert_eq!(feed.stretch(1, 4, 100).commit, 9);
+    }
+}

@@ -8,9 +8,10 @@ use register::hashing::HashTree;
 use register::membership::{self, DropRecords, NodeRequest, NodeStatus};
 use rusqlite::TransactionBehavior;
 
+use super::job::CommitError;
 use super::node_row::{self, NodeRow};
 use super::rows;
-use super::writer::{CommitError, Writer, not_written, progress};
+use super::writer::{Writer, not_written, progress};
 use super::{MAX_PEERS, RingError, StoreError};
 
 /// What a transaction dropped.

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use proptest::prelude::*;
-use register::message::{Held, PageReply};
-use register::{HlcTime, State};
+use register::message::{Held, List, PageReply};
+use register::{HlcTime, State, acceptor};
 use service::metrics::Metrics;
 use tempfile::TempDir;
 
