@@ -24,10 +24,10 @@ impl World<'_> {
         if self.fronts[front].start != start || self.calm {
             return;
         }
-        if self.is_serving(front) {
-            self.look_after(front);
-        } else {
+        if !self.is_serving(front) {
             self.say_hello(front);
+        } else if self.fronts[front].tasks == 0 {
+            self.look_after(front);
         }
         self.background_soon(front);
     }

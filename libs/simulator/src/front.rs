@@ -34,6 +34,12 @@ pub(crate) struct Front {
     pub(crate) answers_cut: u32,
     /// What the nodes said of themselves since it asked last.
     pub(crate) seen: Vec<Option<NodeStatus>>,
+    /// It is going to ask them again.
+    pub(crate) asks_again: bool,
+    /// And after that once more: something has happened meanwhile.
+    pub(crate) and_again: bool,
+    /// Tasks under way: the next pass over all keys waits for them.
+    pub(crate) tasks: u32,
     /// The node that it is filling again.
     pub(crate) filling: Option<Filling>,
     /// What reached it while it was paused.
@@ -54,6 +60,9 @@ impl Front {
             requests_cut: 0,
             answers_cut: 0,
             seen: Vec::new(),
+            asks_again: false,
+            and_again: false,
+            tasks: 0,
             filling: None,
             deferred: Vec::new(),
         }
@@ -130,6 +139,7 @@ impl World<'_> {
             front: small(front),
             machine: self.machines().insert(machine),
         };
+        self.fronts[front].tasks += 1;
         let after = self.delay_us();
         self.after(after, What::Begin { to });
         self.after(after + TASK_TIMEOUT_US, What::GiveUp { to });
@@ -295,8 +305,11 @@ impl World<'_> {
         front.serving = false;
         front.learnt = 0;
         front.seen.clear();
+        front.asks_again = false;
+        front.tasks = 0;
         front.filling = None;
         self.background_soon(index);
+        self.look_at_nodes_soon();
         self.say_hello(index);
         // What it has sent is still on its way; what comes back finds nobody.
         let died = self.machines().ids(|machine| usize::from(machine.front) == index);

@@ -58,7 +58,7 @@ impl Kind {
     };
 
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: &'static [Self] = &[
         Self::DEFAULT,
         Self {
             name: "plain",
@@ -204,8 +204,13 @@ impl Kind {
     /// The kind of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
-        const ALL: &[Kind] = &Kind::ALL;
-        ALL.iter().find(|kind| kind.name == name)
+        Self::ALL.iter().find(|kind| kind.name == name)
+    }
+
+    /// All of them, one by one.
+    #[must_use]
+    pub fn all() -> Vec<&'static Self> {
+        Self::ALL.iter().collect()
     }
 
     /// Whether its histories are linearizable; those of operations that are content with one answer are not.

@@ -70,6 +70,10 @@ impl World<'_> {
     }
 
     pub(crate) fn node_pass_soon(&mut self, front: usize, within_us: u64) {
+        if std::mem::replace(&mut self.fronts[front].asks_again, true) {
+            self.fronts[front].and_again = true;
+            return;
+        }
         let after = self.rng.range(US_PER_MS, within_us);
         let (front, start) = (small(front), self.fronts[front].start);
         self.after(after, What::NodePass { front, start });
@@ -82,10 +86,6 @@ impl World<'_> {
             return;
         }
         let nodes = self.nodes.len();
-        // An earlier pass is still listening: one at a time.
-        if !self.fronts[index].seen.is_empty() {
-            return;
-        }
         self.fronts[index].seen = vec![None; nodes];
         for node in 0..nodes {
             self.ask_node(index, node, NodeRequest::Status);
@@ -173,6 +173,8 @@ impl World<'_> {
         if self.fronts[index].start != start {
             return;
         }
+        self.fronts[index].asks_again = false;
+        let and_again = std::mem::take(&mut self.fronts[index].and_again);
         let seen: Vec<Seen> = std::mem::take(&mut self.fronts[index].seen)
             .into_iter()
             .enumerate()
@@ -198,7 +200,7 @@ impl World<'_> {
             self.ask_node(index, node, request);
         }
         self.fill(index, &seen);
-        if !all_vote {
+        if !all_vote || and_again {
             self.node_pass_soon(index, 2 * LOOK_WITHIN_US);
         } else if self.plan.watches_nodes && !self.calm {
             self.node_pass_soon(index, self.plan.membership_us);

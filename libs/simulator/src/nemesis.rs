@@ -109,7 +109,11 @@ impl World<'_> {
         if self.calm {
             return;
         }
-        let after = self.plan.fault_pause_us(&mut self.rng);
+        let mut after = self.plan.fault_pause_us(&mut self.rng);
+        if nemesis.letter() == 'r' {
+            // Whatever such a coordinator was about has an unknown outcome: too often, and nothing is learnt.
+            after *= 4;
+        }
         self.after(after, What::Strike(nemesis));
         if self.faults >= self.limits.faults {
             return;

@@ -7,6 +7,11 @@ use crate::nemesis::Nemeses;
 use crate::rng::Rng;
 use crate::world::US_PER_MS;
 
+/// No fault is over before half that time, in microseconds.
+const MIN_FAULT_US: u64 = 10 * US_PER_MS;
+/// No coordinator looks after things more often, in microseconds.
+const MIN_BACKGROUND_US: u64 = 20 * US_PER_MS;
+
 /// The temper of one world.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -52,7 +57,8 @@ impl Plan {
         let nemeses = nemeses.unwrap_or_else(|| kind.draw_nemeses(rng));
         let slow = nemeses.has('d');
         let think_ms = [2, 20, 200, 1_500][rng.index(4)];
-        let fault_ms = [300, 1_000, 4_000][rng.index(3)];
+        // About how long an operation takes, with the pause before it: what else happens has to be in step with that.
+        let pace_us = think_ms * US_PER_MS / 2 + if slow { 600 } else { 6 } * US_PER_MS;
         Self {
             keys: between(rng, kind.keys),
             fronts: between(rng, kind.fronts),
@@ -82,9 +88,9 @@ impl Plan {
             slowest_us: if slow { 3_500 * US_PER_MS } else { 100 * US_PER_MS },
             commit_us: [1, 5, 20][rng.index(3)] * US_PER_MS,
             think_us: think_ms * US_PER_MS,
-            fault_pause_us: fault_ms * US_PER_MS,
-            fault_lasts_us: [200, 1_000, 6_000][rng.index(3)] * US_PER_MS,
-            background_us: [100, 500, 3_000][rng.index(3)] * US_PER_MS,
+            fault_pause_us: pace_us * [4, 10, 40][rng.index(3)],
+            fault_lasts_us: (pace_us * [2, 5, 20][rng.index(3)]).max(MIN_FAULT_US),
+            background_us: (pace_us * [1, 5, 20][rng.index(3)]).max(MIN_BACKGROUND_US),
             read_repair: rng.per_mille(500),
             loyal_per_mille: [0, 500, 950][rng.index(3)],
             skew: nemeses.has('k') || nemeses.has('h'),
@@ -123,7 +129,7 @@ impl Plan {
     }
 
     pub(crate) fn fault_lasts_us(&self, rng: &mut Rng) -> u64 {
-        rng.range(5 * US_PER_MS, self.fault_lasts_us)
+        rng.range(MIN_FAULT_US / 2, self.fault_lasts_us)
     }
 
     /// How wrong a clock is: up to 20 ms where clocks are well, more where they are not.

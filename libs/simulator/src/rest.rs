@@ -10,6 +10,8 @@ use crate::world::{Trouble, US_PER_MS, World, small};
 const ROUNDS: u32 = 12;
 /// Time between two rounds, in microseconds: longer than any clock here is ahead of another.
 const ROUND_US: u64 = 2_000 * US_PER_MS;
+/// Longest that what was begun is waited for, in microseconds: longer than any timeout.
+const DRY_US: u64 = 12_000 * US_PER_MS;
 /// After clocks have jumped by an hour it takes that long until those that were ahead are believed again, in microseconds.
 const HOUR_US: u64 = 3_700_000 * US_PER_MS;
 /// The reader of what is left, as the history names it.
@@ -30,7 +32,7 @@ impl World<'_> {
             self.node_goes_on(node);
             self.start_node(node);
         }
-        self.run_dry();
+        self.run_dry(DRY_US);
         if self.plan.nemeses.has('h') {
             self.now_us += HOUR_US;
         }
@@ -45,13 +47,13 @@ impl World<'_> {
                     self.say_hello(front);
                 }
             }
-            self.run_dry();
+            self.run_dry(DRY_US);
             if !self.kind.first_start && self.nodes.iter().all(|node| node.votes()) && self.restlessness().is_none() {
                 break;
             }
             self.look_at_nodes_soon();
             self.look_after(round as usize % all);
-            self.run_dry();
+            self.run_dry(DRY_US);
         }
         if self.trouble.is_some() {
             return;

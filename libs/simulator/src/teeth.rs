@@ -1,5 +1,7 @@
 //! Deliberately wrong protocols, and what finds them.
 
+use std::fmt;
+
 use register::teeth::Tooth;
 
 /// Mistakes of a shell: what a node or a coordinator does around the protocol.
@@ -41,4 +43,31 @@ pub enum Wrong {
     Protocol(Tooth),
     /// In the simulated shell.
     Shell(ShellTooth),
+}
+
+impl Wrong {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let protocol = Tooth::ALL.into_iter().map(Self::Protocol);
+        protocol.chain(ShellTooth::ALL.into_iter().map(Self::Shell))
+    }
+
+    /// The one of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self, String> {
+        Self::all()
+            .find(|wrong| wrong.to_string() == name)
+            .ok_or_else(|| format!("{name:?} names no tooth"))
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol(tooth) => write!(f, "{tooth:?}"),
+            Self::Shell(tooth) => write!(f, "{tooth:?}"),
+        }
+    }
 }

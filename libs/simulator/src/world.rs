@@ -31,6 +31,8 @@ pub(crate) const CLOCKS_APART_US: u64 = 2 * (MAX_SKEW_MS + Plan::MAX_OFFSET_MS) 
 pub(crate) const US_PER_MS: u64 = 1_000;
 /// A world whose clients are not done by then is brought to rest nevertheless. Simulated microseconds.
 const END_US: u64 = 180_000_000;
+/// Events of one world; far more than any needs.
+const STEPS_MAX: u64 = 3_000_000;
 /// A node that does not listen refuses a connection within this time, in microseconds.
 const REFUSED_WITHIN_US: u64 = 2_000;
 /// When a lost message is noticed at all, it is within this time, in milliseconds: the transport's own timeout.
@@ -368,24 +370,31 @@ impl<'a> World<'a> {
 
     /// Runs until the clients are done, then lets everything come to rest.
     pub(crate) fn run(&mut self) {
+        let mut steps = 0_u64;
         while self.busy_clients > 0 && self.trouble.is_none() {
             let Some((time, what)) = self.arena.queue.pop(END_US) else {
                 break;
             };
             self.now_us = time;
             self.step(what);
+            steps += 1;
+            if steps > STEPS_MAX {
+                self.bad(Trouble::Restless(format!("{STEPS_MAX} events, and no end")));
+            }
         }
         self.come_to_rest();
         bite_with(None);
     }
 
-    /// Runs everything that has been begun to its end.
-    pub(crate) fn run_dry(&mut self) {
-        while let Some((time, what)) = self.arena.queue.pop(u64::MAX) {
+    /// Runs what has been begun to its end, and for so many microseconds at most.
+    pub(crate) fn run_dry(&mut self, most_us: u64) {
+        let end = self.now_us + most_us;
+        while let Some((time, what)) = self.arena.queue.pop(end) {
             if self.trouble.is_some() {
                 return;
             }
-            self.now_us = time;
+            // Time has been moved on past what was left over before.
+            self.now_us = time.max(self.now_us);
             self.step(what);
         }
     }
