@@ -5,6 +5,7 @@ mod explore;
 mod fences;
 mod fingerprint;
 mod steps;
+mod values;
 
 use explore::{Explorer, Found};
 use steps::Steps;

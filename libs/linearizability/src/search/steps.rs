@@ -3,13 +3,9 @@
 
 use super::fences::{Fences, Ladder};
 use super::fingerprint::fingerprint;
-use crate::history::{Entry, ModelKind, NEVER, Op, Time, Value};
+use super::values::{ABSENT, NO_VALUE, Values};
+use crate::history::{Entry, ModelKind, NEVER, Op, Time};
 use crate::model::{State, changes_nothing};
-
-/// Of a step that needs or makes no particular value.
-const NO_VALUE: u32 = u32::MAX;
-/// The number of the absent value; the others follow in their order.
-const ABSENT: u32 = 0;
 
 /// Up to so many operations a set of them is written down as it is; beyond, as a fingerprint of as many bits.
 const EXACT_SET: usize = u128::BITS as usize;
@@ -49,8 +45,7 @@ pub(super) struct Steps {
     previous: Vec<u32>,
     /// How many steps are certain.
     certain: usize,
-    /// Values in use, sorted; the number of one is its place plus one.
-    values: Vec<u32>,
+    values: Values,
     /// By value: how many certain steps still to be placed need it.
     needed: Vec<u32>,
     /// By value: how many steps still to be placed may make it.
@@ -68,7 +63,11 @@ impl Steps {
     /// Makes ready the history of one key, sorted by call.
     pub(super) fn load(&mut self, history: &[Entry], model: ModelKind) {
         self.clear();
-        self.number_values(history);
+        let numbers = self.values.load(history);
+        self.needed.resize(numbers, 0);
+        self.makers.resize(numbers, 0);
+        self.named.resize(numbers, 0);
+        self.ends.resize(numbers, NEVER);
         for certain in [true, false] {
             for (place, entry) in (0_u32..).zip(history) {
                 // What changes nothing and was not answered says nothing.
@@ -91,7 +90,6 @@ impl Steps {
 
     fn clear(&mut self) {
         self.all.clear();
-        self.values.clear();
         self.needed.clear();
         self.makers.clear();
         self.named.clear();
@@ -100,60 +98,32 @@ impl Steps {
         self.certain = 0;
     }
 
-    fn number_values(&mut self, history: &[Entry]) {
-        for entry in history {
-            let (one, other) = match entry.op {
-                Op::Read(value) | Op::Write(value) | Op::Release { token: value, .. } => (value, None),
-                Op::Cas { expected, new, .. } => (expected, new),
-                Op::CasMissed { found, .. } => (found, None),
-                Op::End(value) | Op::Acquire { token: value, .. } | Op::Renew { token: value, .. } => {
-                    (Some(value), None)
-                }
-            };
-            self.values.extend(one.into_iter().chain(other));
-        }
-        self.values.sort_unstable();
-        self.values.dedup();
-        let numbers = self.values.len() + 1;
-        self.needed.resize(numbers, 0);
-        self.makers.resize(numbers, 0);
-        self.named.resize(numbers, 0);
-        self.ends.resize(numbers, NEVER);
-    }
-
-    fn number_of(&self, value: Value) -> u32 {
-        let Some(value) = value else { return ABSENT };
-        // Every value of the history is in the list, and a history has fewer entries than there are numbers.
-        let place = self.values.binary_search(&value).map_or(usize::MAX, |place| place + 1);
-        u32::try_from(place).unwrap_or(NO_VALUE)
-    }
-
     fn push(&mut self, place: u32, entry: &Entry) {
         let refused = entry.refused_below.is_some();
         let needs = match entry.op {
             _ if refused || !entry.is_certain() => NO_VALUE,
-            Op::Read(value) | Op::CasMissed { found: value, .. } => self.number_of(value),
+            Op::Read(value) | Op::CasMissed { found: value, .. } => self.values.number_of(value),
             Op::Cas {
                 expected,
                 swapped: Some(true),
                 ..
-            } => self.number_of(expected),
+            } => self.values.number_of(expected),
             Op::Renew {
                 token,
                 held: Some(true),
-            } => self.number_of(Some(token)),
+            } => self.values.number_of(Some(token)),
             _ => NO_VALUE,
         };
         let makes = match entry.op {
             _ if changes_nothing(entry) => NO_VALUE,
-            Op::Write(new) | Op::Cas { new, .. } => self.number_of(new),
-            Op::Acquire { token, .. } => self.number_of(Some(token)),
+            Op::Write(new) | Op::Cas { new, .. } => self.values.number_of(new),
+            Op::Acquire { token, .. } => self.values.number_of(Some(token)),
             Op::End(_) | Op::Release { .. } => ABSENT,
             _ => NO_VALUE,
         };
         let removes = match entry.op {
             _ if changes_nothing(entry) || !entry.is_certain() => NO_VALUE,
-            Op::End(value) | Op::Release { token: Some(value), .. } => self.number_of(Some(value)),
+            Op::End(value) | Op::Release { token: Some(value), .. } => self.values.number_of(Some(value)),
             _ => NO_VALUE,
         };
         self.all.push(Step {
@@ -182,7 +152,7 @@ impl Steps {
                 Op::Cas { expected, .. } => expected,
                 Op::Release { token: Some(value), .. } | Op::Renew { token: value, .. } => Some(value),
                 Op::End(value) => {
-                    let number = self.number_of(Some(value)) as usize;
+                    let number = self.values.number_of(Some(value)) as usize;
                     if !entry.is_certain() && self.ends[number] == NEVER {
                         self.ends[number] = entry.called;
                         continue;
@@ -191,7 +161,7 @@ impl Steps {
                 }
                 Op::Write(_) | Op::Acquire { .. } | Op::Release { token: None, .. } => continue,
             };
-            let number = self.number_of(named) as usize;
+            let number = self.values.number_of(named) as usize;
             self.named[number] += 1;
         }
         for step in &self.all {
@@ -372,7 +342,7 @@ impl Steps {
             return false;
         }
         let Step { needs, makes, .. } = self.all[step];
-        let value = self.number_of(from.value);
+        let value = self.values.number_of(from.value);
         let left = |counts: &[u32], mine: u32| counts[value as usize] - u32::from(mine == value);
         left(&self.needed, needs) > 0 && left(&self.makers, makes) == 0
     }
@@ -387,7 +357,7 @@ impl Steps {
     /// True for an operation that finds nothing to remove in `state`, nor ever will.
     pub(super) fn is_spent(&self, step: usize, state: State) -> bool {
         let removes = self.all[step].removes;
-        removes != NO_VALUE && self.makers[removes as usize] == 0 && self.number_of(state.value) != removes
+        removes != NO_VALUE && self.makers[removes as usize] == 0 && self.values.number_of(state.value) != removes
     }
 
     /// True when two steps that may both come next, in a configuration where nothing that is still to be placed returns before
