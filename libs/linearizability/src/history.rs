@@ -28,8 +28,8 @@ pub enum Op {
         /// Whether it did; `None`: not known.
         swapped: Option<bool>,
     },
-    /// A compare-and-swap that was refused with what is there instead. Prefer it to `Cas { swapped: Some(false), .. }`, which forgets
-    /// what was found and so lets more errors pass.
+    /// A compare-and-swap that was told what is there instead. Prefer it to `Cas { swapped: Some(false), .. }`, which forgets what was
+    /// found: that lets more errors pass, and makes long wrong histories much harder to prove wrong.
     CasMissed {
         /// What it expected.
         expected: Value,
@@ -60,7 +60,8 @@ pub enum Op {
         held: Option<bool>,
     },
     /// Nobody's operation: this value (or the lock with this token) ends by itself, at some moment from `called` on, or never if it is
-    /// gone before. With a `returned`, it ends by then at the latest.
+    /// gone before. With a `returned`, it ends by then at the latest. A lock that is renewed may end from the first end on that it was
+    /// ever given, unless each renewal is known to have come in time.
     End(u32),
 }
 
@@ -91,7 +92,7 @@ pub struct Entry {
     pub returned: Time,
     /// The fence a write came with, or the one an acquisition got.
     pub fence: Option<u64>,
-    /// The highest fence the key had seen, for which this operation was refused; then it changed nothing.
+    /// The highest fence the key had seen, for which this write or CAS was refused; then it changed nothing.
     pub refused_below: Option<u64>,
     /// What it was.
     pub op: Op,
