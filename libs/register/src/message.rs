@@ -11,7 +11,7 @@ use crate::membership::{Epoch, NodeRequest, NodeStatus, Standing};
 use crate::state::{Key, State};
 
 /// One question to an acceptor about one key. Each is answered from one durable transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Request {
     /// What do you hold?
     Read,
@@ -62,7 +62,7 @@ pub enum Request {
 }
 
 /// An acceptor's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reply {
     /// To `Read`: what it holds.
     Holds(Held),
@@ -102,7 +102,7 @@ pub enum Reply {
 }
 
 /// Where a node stands with a tombstone that is to be collected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Retired {
     /// It holds exactly this tombstone.
     Holds,
@@ -115,7 +115,7 @@ pub enum Retired {
 }
 
 /// What a node holds of a key, as told to a coordinator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {
     /// Ballot of the accepted state; zero when none.
     pub accepted: Ballot,
