@@ -152,15 +152,7 @@ async fn metrics_tell_what_happens() {
     bench.put("/kv/a", r#"{"value":1}"#).await;
     bench.get("/kv/a").await;
     bench.get("/kv/b").await;
-    let text = bench
-        .client
-        .get(bench.url("/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let text = bench.metrics().await;
     for line in [
         "kvstore_commits_total 1",
         "kvstore_changes_total 1",

@@ -1,6 +1,7 @@
 //! A node over real HTTP.
 
 mod cluster;
+mod internal;
 mod kv;
 
 use std::net::SocketAddr;
@@ -154,6 +155,11 @@ impl Bench {
     async fn refusal(&self, path: &str, message: &impl Serialize) -> (u16, Value) {
         let (status, body) = self.raw(path, postcard::to_stdvec(message).unwrap()).await;
         (status.as_u16(), serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = self.client.get(self.url("/metrics")).send().await.unwrap();
+        answer.text().await.unwrap()
     }
 
     fn advance_ms(&self, ms: u64) {
