@@ -7,6 +7,7 @@ mod lists;
 mod membership;
 mod model;
 mod serving;
+mod speed;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
