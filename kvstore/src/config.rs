@@ -111,6 +111,7 @@ mod tests {
         );
         assert_eq!((config.max_value_bytes, config.max_clock_skew_ms), (1_048_576, 500));
         assert_eq!(config.listen.to_string(), "0.0.0.0:9000");
+        assert!(!config.adopt_ring);
         config.validate().unwrap();
     }
 
@@ -122,6 +123,12 @@ mod tests {
         };
         assert!(refuse(["--max-value-bytes", "0"]).contains("MAX_VALUE_BYTES"));
         assert!(refuse(["--max-clock-skew-ms", "60001"]).contains("MAX_CLOCK_SKEW_MS"));
+        let adopt: Config = try_parse_from(["kvstore", "--adopt-ring", "1"]).unwrap();
+        assert!(adopt.adopt_ring);
+        let error = try_parse_from::<Config>(["kvstore", "--adopt-ring", "maybe"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("ADOPT_RING"), "{error}");
         let empty = try_parse_from::<Config>(["kvstore", "--db-file", ""])
             .unwrap_err()
             .to_string();

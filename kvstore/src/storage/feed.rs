@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use register::Key;
 use register::message::AcceptedChange;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::rows::Stored;
 
@@ -18,6 +18,8 @@ pub(crate) const MAX_FEED_CHANGES: usize = 65_536;
 pub(crate) const MAX_FEED_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of states after which an answer ends early.
 const MAX_STRETCH_BYTES: usize = 4 * 1024 * 1024;
+/// Most who may wait for a change at once: each of them is woken by every commit.
+pub(crate) const MAX_WAITING: usize = 64;
 /// Bytes an entry takes beside key and record.
 const ENTRY_OVERHEAD_BYTES: usize = 48;
 
@@ -40,6 +42,7 @@ pub(crate) struct Feed {
     ring: Mutex<Ring>,
     /// Moves with every append; true when nobody shall wait any more.
     moved: watch::Sender<bool>,
+    places: Semaphore,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,7 @@ impl Feed {
         Self {
             ring: Mutex::new(ring),
             moved: watch::Sender::new(false),
+            places: Semaphore::new(MAX_WAITING),
         }
     }
 
@@ -138,6 +142,17 @@ impl Feed {
             }
         }
         stretch
+    }
+
+    /// A place among those who wait, while there is one.
+    pub(crate) fn place_to_wait(&self) -> Option<SemaphorePermit<'_>> {
+        self.places.try_acquire().ok()
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        MAX_WAITING - self.places.available_permits()
     }
 
     /// Is told of every append from now on.

@@ -308,6 +308,12 @@ impl Store {
         }
     }
 
+    /// How many wait for changes.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.feed.waiting()
+    }
+
     /// Runs statements on the writer's connection: how tests break a disk.
     #[cfg(test)]
     pub(crate) async fn sql(&self, sql: &'static str) {

@@ -180,9 +180,14 @@ impl Walk {
             if visited >= MAX_VISITED_ROWS || records.len() >= limit || bytes >= MAX_PAGE_BYTES {
                 break;
             }
-            if let Some(record) = self.visit(row)? {
-                bytes += record.held.state.as_ref().map_or(0, State::size_bytes) + record.key.as_text().len();
-                records.push(record);
+            match self.visit(row) {
+                Ok(None) => {}
+                Ok(Some(record)) => {
+                    bytes += record.held.state.as_ref().map_or(0, State::size_bytes) + record.key.as_text().len();
+                    records.push(record);
+                }
+                // Upkeep of all others must not end at one key that cannot be read.
+                Err(error) => tracing::warn!(%error, "a damaged record is left out of a list"),
             }
         }
         Ok(page(&node, records, false))

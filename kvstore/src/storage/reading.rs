@@ -49,7 +49,7 @@ impl Store {
         self.metrics.cache_misses.inc_by(missing.len() as u64);
         if missing.is_empty() {
             let records = found.into_iter().map(|found| Ok((found, Ballot::ZERO))).collect();
-            return (Some(looked.standing), records);
+            return (looked.standing, records);
         }
         let rows = match self.readers.records(missing).await {
             Ok(rows) => rows,
@@ -58,7 +58,7 @@ impl Store {
                     Some(stored) => Ok((Some(stored), Ballot::ZERO)),
                     None => Err(error.clone()),
                 };
-                return (Some(looked.standing), found.into_iter().map(record).collect());
+                return (looked.standing, found.into_iter().map(record).collect());
             }
         };
         let to_fill = rows.iter().filter_map(|(key, row)| match row {
@@ -81,7 +81,7 @@ impl Store {
                 None => row_or_gone(rows.next()).map(|stored| (stored, filled.floor)),
             })
             .collect();
-        (filled.same_standing.then_some(looked.standing), records)
+        (looked.standing.filter(|_| filled.same_standing), records)
     }
 
     /// The record of one key.
@@ -109,15 +109,16 @@ impl Store {
         self.tree.hashes(partitions)
     }
 
-    /// What was accepted after `after_commit` of this incarnation, at most `limit` changes. Waits for something to tell for at most `wait`.
+    /// What was accepted after `after_commit` of this incarnation, at most `limit` changes. Waits for something to tell for at most `wait`,
+    /// or not at all when too many wait already.
     pub async fn changes(&self, incarnation: u64, after_commit: u64, limit: usize, wait: Duration) -> Stretch {
         let deadline = tokio::time::Instant::now() + wait;
-        let mut moved = self.feed.subscribe();
+        let (place, mut moved) = (self.feed.place_to_wait(), self.feed.subscribe());
         let mut told = after_commit;
         loop {
             let stopping = *moved.borrow_and_update();
             let stretch = self.feed.stretch(incarnation, told, limit);
-            if stopping || stretch.lost || !stretch.changes.is_empty() {
+            if stopping || place.is_none() || stretch.lost || !stretch.changes.is_empty() {
                 return stretch;
             }
             told = stretch.commit;

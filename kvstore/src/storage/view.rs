@@ -11,8 +11,8 @@
 //! from before it was dropped (the coordinator would take "dropped" for "never had"); too high a floor only costs a second asking.
 //!
 //! The node's standing says what its records are worth, so no record may be told under a standing that is not of the same moment. While
-//! the standing changes nothing is told at all ([`Standing::Blank`]), from before the commit until after it; and a reader who looked up
-//! before a change and read its rows meanwhile is told so, and answers nothing.
+//! the standing changes nothing is told at all, from before the commit until after it; and a reader who looked up before a change and read
+//! its rows meanwhile is told so, and answers nothing.
 
 #[cfg(test)]
 mod tests;
@@ -49,8 +49,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Looked {
     /// The cached records, in the order of the keys.
     pub(crate) found: Vec<Option<Arc<Stored>>>,
-    /// What they are worth.
-    pub(crate) standing: Standing,
+    /// What they are worth; none while that changes.
+    pub(crate) standing: Option<Standing>,
     /// To fill in those that are missing.
     pub(crate) ticket: Ticket,
 }
@@ -94,8 +94,8 @@ struct Inner {
     progress: Progress,
     /// At least the floor of every row set a reader can see.
     reader_floor: Ballot,
-    /// What readers are told their records are worth.
-    reader_standing: Standing,
+    /// What readers are told their records are worth; none while that changes.
+    reader_standing: Option<Standing>,
     /// Grows whenever `reader_standing` changes.
     standing_turn: u64,
 }
@@ -108,7 +108,7 @@ impl View {
             generation: 0,
             progress,
             reader_floor: progress.floor,
-            reader_standing: progress.standing,
+            reader_standing: Some(progress.standing),
             standing_turn: 0,
         };
         Self {
@@ -204,8 +204,8 @@ impl View {
         let mut inner = self.lock();
         inner.generation += 1;
         let generation = inner.generation;
-        if inner.reader_standing != next.standing {
-            inner.tell_standing(Standing::Blank);
+        if inner.progress.standing != next.standing {
+            inner.tell_standing(None);
         }
         if drop != DropRecords::None {
             // Which keys they have is not known yet, so no row at all is cached until it is done.
@@ -230,8 +230,8 @@ impl View {
         });
         inner.progress = progress;
         inner.reader_floor = progress.floor;
-        if inner.reader_standing != progress.standing {
-            inner.tell_standing(progress.standing);
+        if inner.reader_standing != Some(progress.standing) {
+            inner.tell_standing(Some(progress.standing));
         }
     }
 
@@ -247,7 +247,7 @@ impl View {
         inner.cache.clear();
         inner.progress = progress;
         inner.reader_floor = progress.floor;
-        inner.tell_standing(progress.standing);
+        inner.tell_standing(Some(progress.standing));
     }
 
     /// The last commit.
@@ -273,7 +273,7 @@ impl View {
 }
 
 impl Inner {
-    fn tell_standing(&mut self, standing: Standing) {
+    fn tell_standing(&mut self, standing: Option<Standing>) {
         self.reader_standing = standing;
         self.standing_turn += 1;
     }

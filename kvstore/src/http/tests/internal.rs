@@ -312,10 +312,14 @@ async fn changes_are_waited_for() {
     // Who waits does not hold up the stop.
     let waiting = ask(2, u32::MAX);
     let stopping = bench.node.store().clone();
+    let started = Instant::now();
+    while stopping.waiting() == 0 {
+        assert!(started.elapsed() < PATIENCE, "it does not wait");
+        tokio::task::yield_now().await;
+    }
     bench.shutdown.stop();
     let started = Instant::now();
-    // Its request may also have come too late to be taken.
-    drop(waiting.await);
+    assert_eq!(waiting.await.unwrap().changes, []);
     while stopping.probe().await.is_ok() {
         assert!(started.elapsed() < PATIENCE, "the node does not stop");
         tokio::task::yield_now().await;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use register::hashing::leaf_of;
 
+use super::super::feed::MAX_WAITING;
 use super::*;
 
 fn tombstone(time: u64) -> Request {
@@ -237,8 +238,35 @@ async fn who_waits_for_changes_gets_all_of_them() {
     let stretch = waits.await.unwrap();
     assert!(stretch.lost && stretch.incarnation == store.progress().incarnation);
     let incarnation = stretch.incarnation;
-    let store_2 = store.clone();
-    let waits = tokio::spawn(async move { store_2.changes(incarnation, after, 7, PATIENCE).await });
+    let mut waits = tokio::task::JoinSet::new();
+    for _ in 0..MAX_WAITING + 1 {
+        let store = store.clone();
+        waits.spawn(async move { store.changes(incarnation, after, 7, PATIENCE).await });
+    }
+    // One too many is answered at once, the others when the node stops.
+    assert!(waits.join_next().await.unwrap().unwrap().changes.is_empty());
+    assert_eq!(store.waiting(), MAX_WAITING);
     store.end_waits();
-    assert!(waits.await.unwrap().changes.is_empty());
+    while let Some(stretch) = waits.join_next().await {
+        assert!(stretch.unwrap().changes.is_empty());
+    }
+    assert!(Instant::now() < deadline, "they waited for nothing");
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_left_out_of_walks() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    store
+        .sql("INSERT INTO records (key, commit_number, accepted, fence) VALUES ('dbad', 1, x'01', 0)")
+        .await;
+    store
+        .decide(vec![(Key::data("a"), tombstone(1)), (Key::data("c"), tombstone(1))])
+        .await
+        .unwrap();
+    let ended = List::Ended {
+        after_commit: 0,
+        expired_at_ms: 0,
+    };
+    assert_eq!(names(&store, ended, 10).await.0, ["a", "c"]);
 }

@@ -49,6 +49,40 @@ async fn speed_of_writes() {
     }
 }
 
+/// Records in the database that is opened.
+const OPENED: u64 = 200_000;
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn speed_of_opening() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let value = format!("\"{}\"", "x".repeat(200));
+    for first in (0..OPENED).step_by(4_000) {
+        let requests = (first..first + 4_000).map(|number| (Key::data(&format!("key-{number}")), accept(1, &value)));
+        store.decide(requests.collect()).await.unwrap();
+    }
+    store.close().await;
+    let started = Instant::now();
+    let store = bench.open_unadmitted();
+    println!("opened {OPENED} records in {:?}", started.elapsed());
+    let started = Instant::now();
+    super::super::tree::SharedTree::default()
+        .rebuild(&rusqlite::Connection::open(bench.path()).unwrap())
+        .unwrap();
+    println!("of which the hash tree: {:?}", started.elapsed());
+    let started = Instant::now();
+    let hashes = store.hashes(None);
+    println!("{} roots in {:?}", hashes.len(), started.elapsed());
+    let started = Instant::now();
+    let list = List::Leaves {
+        leaves: vec![],
+        after: None,
+    };
+    assert!(store.page(list, 1).await.unwrap().end);
+    println!("a walk over all leaves: {:?}", started.elapsed());
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a measurement")]
 fn per_second(count: u64, since: Instant) -> f64 {
     count as f64 / since.elapsed().as_secs_f64()
