@@ -16,6 +16,10 @@ const MAX_VALUE_BYTES_MAX: usize = 4 << 20;
 const MAX_CLOCK_SKEW_MS_MAX: u64 = 60_000;
 /// The largest `HINT_FLUSH_SEC`.
 const HINT_FLUSH_SEC_MAX: f64 = 3_600.0;
+/// The largest `REPAIR_EVERY_SEC`, `COLLECT_EVERY_SEC` and `TOMBSTONE_KEEP_SEC`: a day.
+const UPKEEP_SEC_MAX: f64 = 86_400.0;
+/// The smallest pause between two passes of a loop, in seconds.
+const PAUSE_SEC_MIN: f64 = 0.05;
 
 /// How many replicas a get or put waits for when the call does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,6 +67,22 @@ pub struct Config {
     #[arg(long, env = "HINT_FLUSH_SEC", default_value = "2", value_name = "SECONDS", value_parser = positive)]
     pub hint_flush_sec: f64,
 
+    /// Keys that upkeep (filling a node whose disk was lost, repairing what differs) goes through in a second
+    #[arg(long, env = "REPAIR_KEYS_PER_SEC", default_value = "2000", value_name = "KEYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repair_keys_per_sec: u32,
+
+    /// Seconds between two comparisons of replicas by their hashes
+    #[arg(long, env = "REPAIR_EVERY_SEC", default_value = "60", value_name = "SECONDS", value_parser = positive)]
+    pub repair_every_sec: f64,
+
+    /// Seconds between two collections of tombstones, promises and values past their end
+    #[arg(long, env = "COLLECT_EVERY_SEC", default_value = "5", value_name = "SECONDS", value_parser = positive)]
+    pub collect_every_sec: f64,
+
+    /// Seconds a tombstone is kept at least, so that operations and watchers learn of the delete
+    #[arg(long, env = "TOMBSTONE_KEEP_SEC", default_value = "30", value_name = "SECONDS", value_parser = positive)]
+    pub tombstone_keep_sec: f64,
+
     /// What get and put wait for when the call does not say `?consistency=`
     #[arg(
         long,
@@ -98,7 +118,27 @@ impl Config {
     /// Pause between two hint flushes.
     #[must_use]
     pub fn hint_flush(&self) -> Duration {
-        Duration::from_secs_f64(self.hint_flush_sec.clamp(0.05, HINT_FLUSH_SEC_MAX))
+        Duration::from_secs_f64(self.hint_flush_sec.clamp(PAUSE_SEC_MIN, HINT_FLUSH_SEC_MAX))
+    }
+}
+
+impl Config {
+    /// Pause between two comparisons of replicas.
+    #[must_use]
+    pub fn repair_every(&self) -> Duration {
+        Duration::from_secs_f64(self.repair_every_sec.clamp(PAUSE_SEC_MIN, UPKEEP_SEC_MAX))
+    }
+
+    /// Pause between two collections.
+    #[must_use]
+    pub fn collect_every(&self) -> Duration {
+        Duration::from_secs_f64(self.collect_every_sec.clamp(PAUSE_SEC_MIN, UPKEEP_SEC_MAX))
+    }
+
+    /// How long tombstones are kept.
+    #[must_use]
+    pub fn tombstone_keep(&self) -> Duration {
+        Duration::from_secs_f64(self.tombstone_keep_sec.clamp(0.0, UPKEEP_SEC_MAX))
     }
 }
 
@@ -117,6 +157,16 @@ impl Program for Config {
         if self.hint_flush_sec > HINT_FLUSH_SEC_MAX {
             let takes = format!("seconds above 0, at most {HINT_FLUSH_SEC_MAX}");
             return Err(SettingError::new("HINT_FLUSH_SEC", self.hint_flush_sec, takes));
+        }
+        for (setting, seconds) in [
+            ("REPAIR_EVERY_SEC", self.repair_every_sec),
+            ("COLLECT_EVERY_SEC", self.collect_every_sec),
+            ("TOMBSTONE_KEEP_SEC", self.tombstone_keep_sec),
+        ] {
+            if seconds > UPKEEP_SEC_MAX {
+                let takes = format!("seconds above 0, at most {UPKEEP_SEC_MAX}");
+                return Err(SettingError::new(setting, seconds, takes));
+            }
         }
         if !(1..=MAX_CLOCK_SKEW_MS_MAX).contains(&self.max_clock_skew_ms) {
             let takes = format!("milliseconds from 1 to {MAX_CLOCK_SKEW_MS_MAX}");
@@ -165,6 +215,14 @@ mod tests {
         );
         assert_eq!((config.max_value_bytes, config.listen.port()), (1 << 20, 9000));
         assert_eq!(config.hint_flush().as_millis(), 2_000);
+        assert_eq!(
+            (config.repair_every().as_secs(), config.repair_keys_per_sec),
+            (60, 2_000)
+        );
+        assert_eq!(
+            (config.collect_every().as_secs(), config.tombstone_keep().as_secs()),
+            (5, 30)
+        );
     }
 
     #[test]
@@ -188,6 +246,14 @@ mod tests {
             (
                 vec![three[0], three[1], "--hint-flush-sec", "0"],
                 vec!["HINT_FLUSH_SEC", "above 0"],
+            ),
+            (
+                vec![three[0], three[1], "--tombstone-keep-sec", "90000"],
+                vec!["TOMBSTONE_KEEP_SEC", "86400"],
+            ),
+            (
+                vec![three[0], three[1], "--repair-keys-per-sec", "0"],
+                vec!["REPAIR_KEYS_PER_SEC"],
             ),
             (
                 vec![three[0], three[1], "--default-consistency", "all"],

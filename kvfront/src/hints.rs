@@ -13,13 +13,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use register::handover::{HandOver, HandOverAction, HandOverEvent};
+use register::handover::HandOver;
 use register::message::{List, PageRecord};
-use register::proposer::{Event, Outcome};
+use register::{Ballot, Key, State};
 use service::{Heartbeat, Shutdown};
 
+use crate::errand::{self, Ended};
 use crate::front::Front;
-use crate::transport::{Mailbox, why_not_voting};
+use crate::ring::Preference;
+use crate::transport::why_not_voting;
 use crate::upkeep::Upkeep;
 
 /// Hints that are handed over at a time.
@@ -30,8 +32,6 @@ const PAGE_RECORDS: u32 = 256;
 const PAGES_PER_PASS: usize = 64;
 /// A hand-over that takes longer is left to the next pass.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Steps of one hand-over before it is left to the next pass: far more than it needs.
-const HAND_OVER_STEPS_MAX: usize = 64;
 
 /// How many hints each node held when last listed.
 #[derive(Debug)]
@@ -157,46 +157,30 @@ async fn hand_over(front: &Arc<Front>, node: usize, record: PageRecord) -> bool 
     if rank < preference.homes || !homes_up {
         return false;
     }
-    let mailbox = Mailbox::new();
-    let mut hand_over = HandOver::new(held.accepted, state, preference.homes, rank, preference.nodes.len());
-    let mut events = vec![HandOverEvent::Start];
-    for _ in 0..HAND_OVER_STEPS_MAX {
-        for event in events.drain(..) {
-            for action in hand_over.handle(event) {
-                match action {
-                    HandOverAction::Send { round, rank, request } => {
-                        front
-                            .transport
-                            .send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
-                    }
-                    HandOverAction::Settle => {
-                        // Whatever comes of it, the next pass sees the key anew.
-                        if let Outcome::Unavailable { reason, .. } | Outcome::Unknown { reason } =
-                            front.settle(&key).await
-                        {
-                            tracing::debug!(?key, reason, "a hint could not be settled yet");
-                        }
-                        return false;
-                    }
-                    HandOverAction::Done(forgotten) => {
-                        if forgotten {
-                            front.metrics.hint_handed_over();
-                        }
-                        return forgotten;
-                    }
-                }
-            }
-        }
-        events = mailbox.take().await.into_iter().filter_map(translate).collect();
-    }
-    false
+    hand_over_record(front, &key, &preference, rank, held.accepted, state).await
 }
 
-/// What the mailbox holds, in the words of the hand-over.
-fn translate(event: Event) -> Option<HandOverEvent> {
-    match event {
-        Event::Reply { round, rank, reply } => Some(HandOverEvent::Reply { round, rank, reply }),
-        Event::Failed { round, rank, .. } => Some(HandOverEvent::Failed { round, rank }),
-        Event::Start | Event::Wake { .. } => None,
+/// Moves the record of a spare (of this rank) home; true when the spare has dropped it.
+pub(crate) async fn hand_over_record(
+    front: &Front,
+    key: &Key,
+    preference: &Preference,
+    rank: usize,
+    accepted: Ballot,
+    state: State,
+) -> bool {
+    let errand = HandOver::new(accepted, state, preference.homes, rank, preference.nodes.len());
+    match errand::run(front, key, preference, errand).await {
+        Ended::Settle => {
+            // Whatever comes of it, the next pass sees the key anew.
+            errand::settle(front, key).await;
+            false
+        }
+        Ended::Done(forgotten) => {
+            if forgotten {
+                front.metrics.hint_handed_over();
+            }
+            forgotten
+        }
     }
 }

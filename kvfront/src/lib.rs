@@ -7,17 +7,23 @@
 //! - [`transport`]: messages to the nodes, batched, each answered exactly once, never sent twice; node health.
 //! - [`clocks`]: the hybrid clock. [`front`]: running operations to their end.
 //! - [`ops`]: the KV API apart from HTTP; `api`: HTTP; `scan`: what its name says. [`metrics`]: what is counted.
-//! - Loops of upkeep: `quorum` (is one there?), `membership` (who votes?), `hints` (records of spares go home).
+//! - Loops of upkeep: `quorum` (is one there?), `membership` (who votes?), `hints` (records of spares go home), `refill` (a lost disk),
+//!   `collect` (tombstones leave), `repair` (replicas are kept alike).
 
 mod api;
 pub mod clocks;
+mod collect;
 pub mod config;
+mod errand;
 pub mod front;
 mod hints;
 mod membership;
 pub mod metrics;
 pub mod ops;
+mod pace;
 mod quorum;
+mod refill;
+mod repair;
 pub mod ring;
 mod scan;
 pub mod transport;
@@ -37,9 +43,11 @@ use tokio::net::TcpListener;
 pub use config::Config;
 
 use crate::clocks::{Clocks, system_clock};
+use crate::collect::CollectSettings;
 use crate::front::Front;
 use crate::metrics::FrontMetrics;
 use crate::ops::Ops;
+use crate::pace::Pace;
 use crate::transport::Transport;
 use crate::upkeep::Upkeep;
 
@@ -49,6 +57,8 @@ const MEMBERSHIP_MAX_SILENCE: Duration = Duration::from_secs(5);
 const HINT_SILENT_PERIODS: u32 = 5;
 /// See [`HINT_SILENT_PERIODS`].
 const HINT_MIN_SILENCE: Duration = Duration::from_secs(30);
+/// `/ready` turns to 503 when a loop of upkeep made no step for so long beyond its pause.
+const UPKEEP_MAX_SILENCE: Duration = Duration::from_secs(60);
 
 /// Serves until `shutdown`. Operations under way then are answered within the server's grace.
 ///
@@ -92,6 +102,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
         },
     );
 
+    spawn_upkeep(&tasks, &config, &front, &upkeep);
+
     let ops = Ops {
         front,
         default_consistency: config.default_consistency.into(),
@@ -109,4 +121,26 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     tasks.stop().await;
     transport.stop().await;
     Ok(())
+}
+
+/// Starts what repairs and tidies.
+fn spawn_upkeep(tasks: &Tasks, config: &Config, front: &Arc<Front>, upkeep: &Arc<Upkeep>) {
+    let pace = Arc::new(Pace::new(config.repair_keys_per_sec));
+    tasks.spawn("refill", UPKEEP_MAX_SILENCE, {
+        let (front, upkeep, pace) = (Arc::clone(front), Arc::clone(upkeep), Arc::clone(&pace));
+        move |beat, stop| refill::run(front, upkeep, pace, beat, stop)
+    });
+    let settings = CollectSettings {
+        every: config.collect_every(),
+        keep: config.tombstone_keep(),
+    };
+    tasks.spawn("collect", settings.every + UPKEEP_MAX_SILENCE, {
+        let (front, upkeep) = (Arc::clone(front), Arc::clone(upkeep));
+        move |beat, stop| collect::run(front, upkeep, settings, beat, stop)
+    });
+    let every = config.repair_every();
+    tasks.spawn("repair", every + UPKEEP_MAX_SILENCE, {
+        let (front, upkeep) = (Arc::clone(front), Arc::clone(upkeep));
+        move |beat, stop| repair::run(front, upkeep, pace, every, beat, stop)
+    });
 }

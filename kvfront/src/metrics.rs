@@ -32,6 +32,11 @@ struct NodeErrorLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CollectedLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabels {
     node: String,
 }
@@ -50,6 +55,12 @@ pub struct FrontMetrics {
     hints_waiting: Family<NodeLabels, Gauge>,
     hints_handed_over: Counter,
     scan_doubts: Counter,
+    keys_filled: Counter,
+    collected: Family<CollectedLabels, Counter>,
+    collection_waits: Gauge,
+    partitions_differing: Gauge,
+    keys_repaired: Counter,
+    strays: Gauge,
 }
 
 impl FrontMetrics {
@@ -95,6 +106,36 @@ impl FrontMetrics {
                 "scan_doubts",
                 "Keys of scans that needed a read of their own",
                 Counter::default(),
+            ),
+            keys_filled: metrics.register(
+                "keys_filled",
+                "Visits to keys of a node whose disk was lost that went well",
+                Counter::default(),
+            ),
+            collected: metrics.register(
+                "collected",
+                "Records that have ended: values past their end, tombstones and mere promises dropped",
+                Family::default(),
+            ),
+            collection_waits: metrics.register(
+                "collection_waits",
+                "Tombstones that could not be collected in the last pass because a node of their list is away",
+                Gauge::default(),
+            ),
+            partitions_differing: metrics.register(
+                "partitions_differing",
+                "Partitions whose replicas differed in the last comparison",
+                Gauge::default(),
+            ),
+            keys_repaired: metrics.register(
+                "keys_repaired",
+                "Keys repaired because their replicas differed",
+                Counter::default(),
+            ),
+            strays: metrics.register(
+                "strays",
+                "Records found in the last comparison on nodes that are not in their key's list",
+                Gauge::default(),
             ),
         }
     }
@@ -155,6 +196,28 @@ impl FrontMetrics {
 
     pub(crate) fn hint_handed_over(&self) {
         self.hints_handed_over.inc();
+    }
+
+    pub(crate) fn key_filled(&self) {
+        self.keys_filled.inc();
+    }
+
+    pub(crate) fn collected(&self, kind: &'static str) {
+        self.collected.get_or_create(&CollectedLabels { kind }).inc();
+    }
+
+    pub(crate) fn collection_waits(&self, records: usize) {
+        self.collection_waits.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn compared(&self, partitions_differing: usize, strays: usize) {
+        self.partitions_differing
+            .set(i64::try_from(partitions_differing).unwrap_or(i64::MAX));
+        self.strays.set(i64::try_from(strays).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn key_repaired(&self) {
+        self.keys_repaired.inc();
     }
 
     pub(crate) fn scan_doubt(&self) {

@@ -1,7 +1,10 @@
 //! What the background loops tell each other, and `/cluster`.
 
+use crate::collect::CollectReport;
 use crate::hints::HintsSeen;
 use crate::membership::Roster;
+use crate::refill::Fills;
+use crate::repair::RepairReport;
 
 /// One per kvfront.
 #[derive(Debug)]
@@ -10,6 +13,12 @@ pub(crate) struct Upkeep {
     pub(crate) roster: Roster,
     /// Hints per node.
     pub(crate) hints: HintsSeen,
+    /// Nodes that are being filled.
+    pub(crate) fills: Fills,
+    /// What has ended and was dropped.
+    pub(crate) collected: CollectReport,
+    /// How alike replicas are.
+    pub(crate) repaired: RepairReport,
 }
 
 impl Upkeep {
@@ -18,6 +27,9 @@ impl Upkeep {
         Self {
             roster: Roster::new(nodes),
             hints: HintsSeen::new(nodes),
+            fills: Fills::new(nodes),
+            collected: CollectReport::default(),
+            repaired: RepairReport::default(),
         }
     }
 }

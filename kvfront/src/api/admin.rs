@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use service::http::Json;
 
 use super::Api;
+use crate::refill::Progress;
 use crate::ring::{PARTITIONS, VNODES_PER_NODE};
 
 /// One node in `/cluster`.
@@ -21,6 +22,9 @@ struct NodeReport {
     standing: Option<&'static str>,
     /// How often it began anew; 1 at first, one more for each lost disk.
     generation: Option<u64>,
+    /// How far this kvfront has come with filling it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filling: Option<Progress>,
     /// Why it is suspected, or does not vote.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -58,7 +62,7 @@ fn named(standing: Standing) -> &'static str {
 pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
     let front = api.front();
     let (ring, hints, roster) = (&front.ring, api.upkeep.hints.snapshot(), api.upkeep.roster.snapshot());
-    let home_partitions = ring.home_partitions();
+    let (home_partitions, fills) = (ring.home_partitions(), api.upkeep.fills.snapshot());
     let nodes: Vec<_> = ring
         .backends()
         .iter()
@@ -70,6 +74,7 @@ pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
                 url: backend.url.to_string(),
                 up: !status.suspected,
                 standing: status.standing.map(named),
+                filling: fills[node],
                 generation: roster[node].as_ref().map(|status| status.generation),
                 error: status.error,
                 last_answer_ms_ago: status.last_answer_ms_ago,
@@ -94,6 +99,9 @@ pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
         "quorum": ring.quorum(),
         "incarnation": format!("{:016x}", front.clocks.incarnation()),
         "hints_waiting": waiting,
+        "collection": api.upkeep.collected.snapshot(),
+        "repair": api.upkeep.repaired.snapshot(),
+        "epoch": format!("{:016x}", ring.epoch().0),
         "ring": { "partitions": PARTITIONS, "vnodes_per_node": VNODES_PER_NODE, "list": ring.list_len() },
         "nodes": nodes,
     }))

@@ -1,20 +1,28 @@
 //! Calls to a node besides envelopes: pages, hashes, changes, and questions about the node itself. One at a time per connection, and
 //! each of them harmless when it is made twice.
 
+use std::time::Duration;
+
 use register::HlcTime;
 use register::membership::NodeRequest;
 use register::message::{HashReply, HashRequest, List, NodeEnvelope, NodeEnvelopeReply, PageReply, PageRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(doc)]
+use super::REQUEST_TIMEOUT;
+use super::Transport;
 use super::connection::PostError;
 use super::health::Sign;
-use super::lane::{Node, encode};
+use super::lane::{Node, Patience, encode};
 use super::queue::lock;
-use super::{REQUEST_TIMEOUT, Transport};
 
-/// Calls under way to one node at a time; more wait.
+/// Short calls under way to one node at a time; more wait.
 pub(super) const CALLS_PER_NODE: usize = 4;
+/// Long ones.
+pub(super) const LONG_CALLS_PER_NODE: usize = 2;
+/// A list for which the node may have to look at all its records is not answered by then: it counts as lost.
+const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Times a page is asked again for an eighth of the records, because it was too large to be read.
 const SMALLER_PAGES_MAX: usize = 3;
 
@@ -55,8 +63,13 @@ impl Transport {
     /// Asks a node for one page of at most `limit` records; for fewer, when that many are too large to be read.
     ///
     /// # Errors
-    /// There was no usable answer within [`REQUEST_TIMEOUT`].
+    /// There was no usable answer within [`REQUEST_TIMEOUT`], or much longer for a list that may take long.
     pub async fn page(&self, node: usize, list: List, mut limit: u32) -> Result<PageReply, CallError> {
+        let patience = match &list {
+            List::Keys { .. } | List::Hints { .. } => Patience::SHORT,
+            // Looked for among all records.
+            List::Ended { .. } | List::Leaves { .. } => Patience::long(LONG_CALL_TIMEOUT),
+        };
         let mut smaller = 0;
         loop {
             let request = PageRequest {
@@ -65,7 +78,7 @@ impl Transport {
                 list: list.clone(),
                 limit,
             };
-            let page = self.nodes[node].call::<_, PageReply>("page", "/internal/page", &request);
+            let page = self.nodes[node].call::<_, PageReply>("page", "/internal/page", &request, patience);
             match page.await {
                 Err(error) if error.too_large && smaller < SMALLER_PAGES_MAX => {
                     smaller += 1;
@@ -95,7 +108,7 @@ impl Transport {
         };
         let place = &self.nodes[node];
         let answer: NodeEnvelopeReply = place
-            .call("node", "/internal/node", &envelope)
+            .call("node", "/internal/node", &envelope, Patience::SHORT)
             .await
             .map_err(|e| CallError { node, reason: e.reason })?;
         let status = &answer.status;
@@ -119,25 +132,39 @@ impl Transport {
             epoch: self.epoch,
             partitions,
         };
-        let answer = self.nodes[node].call("hashes", "/internal/hashes", &request);
+        let answer = self.nodes[node].call("hashes", "/internal/hashes", &request, Patience::SHORT);
         answer.await.map_err(|e| CallError { node, reason: e.reason })
     }
 }
 
 impl Node {
     /// One call in its turn, answered within [`REQUEST_TIMEOUT`] in all.
-    async fn call<Q: Serialize, R: Answer>(&self, name: &'static str, path: &str, request: &Q) -> Result<R, PostError> {
+    async fn call<Q: Serialize, R: Answer>(
+        &self,
+        name: &'static str,
+        path: &str,
+        request: &Q,
+        patience: Patience,
+    ) -> Result<R, PostError> {
+        let places = if patience.is_long() {
+            &self.long_calls
+        } else {
+            &self.calls
+        };
         let work = async {
-            let _turn = self
-                .calls
+            let _turn = places
                 .acquire()
                 .await
                 .map_err(|_| PostError::unsent("kvfront is stopping"))?;
-            self.call_now(name, path, request).await
+            self.call_now(name, path, request, patience).await
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
-            let reason = format!("no answer within {} ms", REQUEST_TIMEOUT.as_millis());
-            self.failed(name, &reason);
+        tokio::time::timeout(patience.total, work).await.unwrap_or_else(|_| {
+            let reason = format!("no answer within {} ms", patience.total.as_millis());
+            if patience.is_long() {
+                self.noted_refusal(name, &reason);
+            } else {
+                self.failed(name, &reason);
+            }
             Err(PostError::sent(reason))
         })
     }
@@ -147,10 +174,11 @@ impl Node {
         name: &'static str,
         path: &str,
         request: &Q,
+        patience: Patience,
     ) -> Result<R, PostError> {
         let mut slot = lock(&self.idle_connections).pop();
         let result: Result<R, PostError> = async {
-            let (status, body) = self.post(&mut slot, path, encode(request)?).await?;
+            let (status, body) = self.post(&mut slot, path, encode(request)?, patience).await?;
             let reply: R = self.read_answer(status, &body)?;
             self.observe(reply.clock())?;
             Ok(reply)
@@ -164,7 +192,7 @@ impl Node {
             }
             // The node is well: it was asked for too much, or for something it will not do.
             Err(error) if error.too_large => {}
-            Err(error) if error.refused => self.noted_refusal(name, &error.reason),
+            Err(error) if error.refused || patience.is_long() => self.noted_refusal(name, &error.reason),
             Err(error) => self.failed(name, &error.reason),
         }
         result

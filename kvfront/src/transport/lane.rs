@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::calls::CALLS_PER_NODE;
+use super::calls::{CALLS_PER_NODE, LONG_CALLS_PER_NODE};
 use super::connection::{Connection, PostError};
 use super::health::{Health, News, Sign, clock_refusal_ms};
 use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket};
@@ -32,6 +32,35 @@ const PROBE_QUIET_AFTER: Duration = Duration::from_secs(2);
 /// The path envelopes go to.
 const EXCHANGE_PATH: &str = "/internal/exchange";
 
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// The node is suspected after this long a silence; never, when that is as long as all of it.
+    suspect_after: Duration,
+    /// The answer counts as lost.
+    pub(super) total: Duration,
+}
+
+impl Patience {
+    /// For what is answered at once.
+    pub(super) const SHORT: Self = Self {
+        suspect_after: SUSPECT_AFTER,
+        total: REQUEST_TIMEOUT,
+    };
+
+    /// For what the node may take its time with: silence is no sign of anything.
+    pub(super) const fn long(total: Duration) -> Self {
+        Self {
+            suspect_after: total,
+            total,
+        }
+    }
+
+    pub(super) fn is_long(self) -> bool {
+        self.suspect_after >= self.total
+    }
+}
+
 /// One node as this process knows it.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -45,6 +74,7 @@ pub(super) struct Node {
     /// Requests per envelope: halved when a reply was too large to read, grown again by good replies.
     batch_max: AtomicUsize,
     pub(super) calls: Semaphore,
+    pub(super) long_calls: Semaphore,
     pub(super) idle_connections: Mutex<Vec<Connection>>,
 }
 
@@ -72,6 +102,7 @@ impl Node {
             news,
             batch_max: AtomicUsize::new(ENVELOPE_MAX_REQUESTS),
             calls: Semaphore::new(CALLS_PER_NODE),
+            long_calls: Semaphore::new(LONG_CALLS_PER_NODE),
             idle_connections: Mutex::default(),
         }
     }
@@ -144,7 +175,7 @@ impl Node {
         };
         let body = encode(&envelope)?;
         drop(envelope);
-        let (status, body) = self.post(slot, EXCHANGE_PATH, body).await?;
+        let (status, body) = self.post(slot, EXCHANGE_PATH, body, Patience::SHORT).await?;
         let reply: EnvelopeReply = self.read_answer(status, &body)?;
         self.observe(reply.clock)?;
         Ok(reply)
@@ -157,12 +188,13 @@ impl Node {
         slot: &mut Option<Connection>,
         path: &str,
         body: Bytes,
+        patience: Patience,
     ) -> Result<(StatusCode, Bytes), PostError> {
         let kept_alive = slot.is_some();
-        match self.post_once(slot, path, body.clone()).await {
+        match self.post_once(slot, path, body.clone(), patience).await {
             Err(error) if kept_alive && !error.delivered => {
                 *slot = None;
-                self.post_once(slot, path, body).await
+                self.post_once(slot, path, body, patience).await
             }
             result => result,
         }
@@ -173,6 +205,7 @@ impl Node {
         slot: &mut Option<Connection>,
         path: &str,
         body: Bytes,
+        patience: Patience,
     ) -> Result<(StatusCode, Bytes), PostError> {
         if slot.is_none()
             && let Some(reason) = self.health.why_down()
@@ -187,16 +220,18 @@ impl Node {
             }
         };
         let mut post = std::pin::pin!(connection.post(&self.backend.authority, path, body));
-        if let Ok(result) = timeout(SUSPECT_AFTER, &mut post).await {
+        if let Ok(result) = timeout(patience.suspect_after, &mut post).await {
             return result;
         }
-        self.suspect(&format!("no answer for {} ms", SUSPECT_AFTER.as_millis()));
-        timeout(REQUEST_TIMEOUT - SUSPECT_AFTER, post)
+        if !patience.is_long() {
+            self.suspect(&format!("no answer for {} ms", patience.suspect_after.as_millis()));
+        }
+        timeout(patience.total.saturating_sub(patience.suspect_after), post)
             .await
             .unwrap_or_else(|_| {
                 Err(PostError::sent(format!(
                     "no answer within {} ms",
-                    REQUEST_TIMEOUT.as_millis()
+                    patience.total.as_millis()
                 )))
             })
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Client, Cluster, Mood, StandIn, eventually};
+use crate::stand_in::{Mood, StandIn};
+use crate::support::{Client, Cluster, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serves_only_once_it_knows_the_clocks_of_a_quorum() {
@@ -235,4 +236,37 @@ async fn with_rf_1_and_with_five_nodes() {
             .len(),
         3
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_of_its_own_is_told_apart_from_sick_nodes() {
+    let (nodes, addrs) = StandIn::three().await;
+    let client = Client::ready(&addrs, &[]).await;
+    let says = async |text: &str| {
+        eventually(text, || async {
+            client.get("/kv/k").await;
+            let (status, ready) = client.get("/ready").await;
+            (status == 503 && ready.to_string().contains(text)).then_some(())
+        })
+        .await;
+    };
+    for node in &nodes {
+        node.set(Mood::Skewed);
+    }
+    says("this machine's clock is 60000 ms ahead of the clocks of 3 of 3 nodes").await;
+    for node in &nodes {
+        node.set(Mood::Ahead);
+    }
+    says("ms behind the clocks of 3 of 3 nodes").await;
+    let (_, report) = client.get("/cluster").await;
+    assert!(report["nodes"][0]["clock_refusals"].as_u64() > Some(0), "{report}");
+    let (_, metrics) = client.get("/metrics").await;
+    assert!(metrics.as_str().unwrap().contains("kvfront_clock_refusals_total{"));
+    for node in &nodes {
+        node.set(Mood::Well);
+    }
+    eventually("ready again", || async {
+        (client.get("/ready").await.0 == 200).then_some(())
+    })
+    .await;
 }

@@ -6,9 +6,14 @@
     reason = "a panic in a test, its helpers included, is the report"
 )]
 
+mod collecting;
+mod disks;
 mod faults;
 mod hints;
 mod kv;
 mod locks;
 mod many;
+mod membership;
+mod repairing;
+mod stand_in;
 mod support;

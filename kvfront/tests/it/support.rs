@@ -1,24 +1,16 @@
 //! Clusters to test against.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use register::acceptor::{Change, decide_as, held};
-use register::ballot::SkewError;
-use register::membership::{self, NodeStatus};
+use kvfront::ring::{Backend, Ring};
+use register::membership::{NodeRequest, NodeStatus};
 use register::message::{List, NodeEnvelope, NodeEnvelopeReply, PageRecord, PageReply, PageRequest};
-use register::state::Record;
-use register::{Envelope, EnvelopeReply, HlcTime, Key};
+use register::{Envelope, EnvelopeReply, Epoch, HlcTime, Key, Reply, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use service::Shutdown;
 use tokio::net::TcpListener;
@@ -42,7 +34,7 @@ pub(crate) async fn eventually<T, Fut: Future<Output = Option<T>>>(
     }
 }
 
-async fn listen(addr: SocketAddr) -> TcpListener {
+pub(crate) async fn listen(addr: SocketAddr) -> TcpListener {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match TcpListener::bind(addr).await {
@@ -53,14 +45,14 @@ async fn listen(addr: SocketAddr) -> TcpListener {
     }
 }
 
-fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// A real kvstore that can be stopped and started again over the same database.
 pub(crate) struct Store {
     pub(crate) addr: SocketAddr,
-    file: std::path::PathBuf,
+    file: PathBuf,
     running: Option<(Shutdown, JoinHandle<anyhow::Result<()>>)>,
 }
 
@@ -94,6 +86,80 @@ impl Store {
         self.serve(listener);
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Its database, of one file once it has stopped.
+    pub(crate) fn file(&self) -> &Path {
+        assert!(self.running.is_none(), "its files are its own while it runs");
+        &self.file
+    }
+
+    /// As if its disk had been replaced.
+    pub(crate) fn lose_disk(&self) {
+        std::fs::remove_file(self.file()).unwrap();
+    }
+
+    /// Runs statements on its database behind its back.
+    pub(crate) fn edit(&self, sql: &str) {
+        let database = rusqlite::Connection::open(self.file()).unwrap();
+        database.execute_batch(sql).unwrap();
+    }
+
+    async fn ask<Q: Serialize, R: DeserializeOwned>(&self, path: &str, message: &Q) -> R {
+        let url = format!("http://{}/internal/{path}", self.addr);
+        let body = postcard::to_stdvec(message).unwrap();
+        let answer = reqwest::Client::new().post(url).body(body).send().await.unwrap();
+        let (status, body) = (answer.status(), answer.bytes().await.unwrap());
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        postcard::from_bytes(&body).unwrap()
+    }
+
+    /// What it says of itself.
+    pub(crate) async fn status(&self, epoch: Epoch) -> NodeStatus {
+        let envelope = NodeEnvelope {
+            clock: now(),
+            epoch,
+            request: NodeRequest::Status,
+        };
+        self.ask::<_, NodeEnvelopeReply>("node", &envelope).await.status
+    }
+
+    /// All its records, tombstones and promises included.
+    pub(crate) async fn records(&self, epoch: Epoch) -> Vec<PageRecord> {
+        let mut records: Vec<PageRecord> = Vec::new();
+        loop {
+            let list = List::Keys {
+                prefix: String::new(),
+                after: records.last().map(|record| record.key.as_text().to_owned()),
+                reverse: false,
+            };
+            let request = PageRequest {
+                clock: now(),
+                epoch,
+                list,
+                limit: 1_000,
+            };
+            let page: PageReply = self.ask("page", &request).await;
+            records.extend(page.records);
+            if page.end {
+                return records;
+            }
+        }
+    }
+
+    /// One request of a coordinator.
+    pub(crate) async fn request(&self, epoch: Epoch, key: Key, request: Request) -> Reply {
+        let envelope = Envelope {
+            clock: now(),
+            epoch,
+            requests: vec![(key, request)],
+        };
+        let mut answer: EnvelopeReply = self.ask("exchange", &envelope).await;
+        answer.replies.remove(0)
+    }
+
     /// What it holds itself of a key.
     pub(crate) async fn own(&self, key: &str) -> Option<Value> {
         let url = format!("http://{}/kv/{}", self.addr, kv_api::encode_key(key));
@@ -103,6 +169,11 @@ impl Store {
         }
         Some(answer.json::<Value>().await.unwrap()["value"]["data"].clone())
     }
+}
+
+/// The time, as a coordinator would send it.
+pub(crate) fn now() -> HlcTime {
+    HlcTime::from_unix_ms((kvfront::clocks::system_clock())())
 }
 
 /// A kvfront and a client of it.
@@ -209,11 +280,7 @@ impl Cluster {
     }
 
     pub(crate) async fn with(nodes: usize, flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut stores = Vec::new();
-        for node in 0..nodes {
-            stores.push(Store::start(dir.path(), &format!("node{node}")).await);
-        }
+        let (stores, dir) = Self::stores(nodes).await;
         let client = Client::ready(&stores.iter().map(|s| s.addr).collect::<Vec<_>>(), flags).await;
         Self {
             stores,
@@ -222,19 +289,72 @@ impl Cluster {
         }
     }
 
+    /// A cluster of which one node was never there: it can be started later.
+    pub(crate) async fn without_the_last(nodes: usize, flags: &[&str]) -> Self {
+        let (mut stores, dir) = Self::stores(nodes).await;
+        let last = stores.last_mut().unwrap();
+        last.stop().await;
+        last.lose_disk();
+        let client = Client::ready(&stores.iter().map(|s| s.addr).collect::<Vec<_>>(), flags).await;
+        Self {
+            stores,
+            client,
+            _dir: dir,
+        }
+    }
+
+    async fn stores(nodes: usize) -> (Vec<Store>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stores = Vec::new();
+        for node in 0..nodes {
+            stores.push(Store::start(dir.path(), &format!("node{node}")).await);
+        }
+        (stores, dir)
+    }
+
+    /// Waits until all nodes are up, vote, and have nothing to hand over.
+    pub(crate) async fn whole(&self) {
+        eventually("all nodes vote and no hint is left", || async {
+            let (_, report) = self.client.get("/cluster").await;
+            let nodes = report["nodes"].as_array()?;
+            let fine = |node: &Value| node["up"] == true && node["standing"] == "voting";
+            (report["hints_waiting"] == 0 && nodes.iter().all(fine)).then_some(())
+        })
+        .await;
+    }
+
+    /// What `/cluster` says of the node of this place in `stores`.
+    pub(crate) async fn report_of(&self, store: usize) -> Value {
+        let (_, report) = self.client.get("/cluster").await;
+        let url = format!("http://{}", self.stores[store].addr);
+        let nodes = report["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["url"] == *url).unwrap().clone()
+    }
+
+    /// Every record that any running node holds, with the node's place.
+    pub(crate) async fn records(&self) -> Vec<(usize, PageRecord)> {
+        let mut all = Vec::new();
+        for (node, store) in self.stores.iter().enumerate() {
+            if store.is_running() {
+                let records = store.records(self.ring().epoch()).await;
+                all.extend(records.into_iter().map(|record| (node, record)));
+            }
+        }
+        all
+    }
+
+    pub(crate) fn ring(&self) -> Ring {
+        let list: Vec<String> = self.addrs().iter().map(|addr| format!("http://{addr}")).collect();
+        Ring::new(Backend::parse_list(&list.join(",")).unwrap(), 2).unwrap()
+    }
+
     pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
         self.stores.iter().map(|store| store.addr).collect()
     }
 
     /// Places in `stores`, homes of the key first.
     pub(crate) fn list_of(&self, key: &str) -> Vec<usize> {
-        let list = self
-            .addrs()
-            .iter()
-            .map(|addr| format!("http://{addr}"))
-            .collect::<Vec<_>>()
-            .join(",");
-        let ring = kvfront::ring::Ring::new(kvfront::ring::Backend::parse_list(&list).unwrap(), 2).unwrap();
+        let ring = self.ring();
         let names = &ring.preference(&Key::data(key)).names;
         names
             .iter()
@@ -259,242 +379,4 @@ impl Cluster {
         }
         copies
     }
-}
-
-/// How a stand-in misbehaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
-    /// Not at all.
-    Well,
-    /// Takes requests and never answers; nothing is done.
-    Silent,
-    /// Does what it is asked, and never answers.
-    Mute,
-    /// Refuses every envelope as skewed.
-    Skewed,
-    /// Fails.
-    Broken,
-    /// Its clock is a minute ahead.
-    Ahead,
-}
-
-/// A node in memory, around the real acceptor.
-#[derive(Clone)]
-pub(crate) struct StandIn {
-    pub(crate) addr: SocketAddr,
-    inner: Arc<Mutex<Inner>>,
-}
-
-struct Inner {
-    records: BTreeMap<String, (Key, Record, u64)>,
-    status: NodeStatus,
-    mood: Mood,
-    envelopes: Vec<usize>,
-}
-
-impl StandIn {
-    pub(crate) async fn start() -> Self {
-        let inner = Inner {
-            records: BTreeMap::new(),
-            status: NodeStatus {
-                incarnation: rand::random(),
-                ..NodeStatus::default()
-            },
-            mood: Mood::Well,
-            envelopes: Vec::new(),
-        };
-        let listener = listen(any_port()).await;
-        let node = Self {
-            addr: listener.local_addr().unwrap(),
-            inner: Arc::new(Mutex::new(inner)),
-        };
-        let router = Router::new()
-            .route("/internal/exchange", post(exchange))
-            .route("/internal/page", post(page))
-            .route("/internal/node", post(node_itself))
-            .with_state(node.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        node
-    }
-
-    pub(crate) async fn three() -> (Vec<Self>, Vec<SocketAddr>) {
-        let nodes = vec![Self::start().await, Self::start().await, Self::start().await];
-        let addrs = nodes.iter().map(|node| node.addr).collect();
-        (nodes, addrs)
-    }
-
-    pub(crate) fn set(&self, mood: Mood) {
-        self.inner.lock().unwrap().mood = mood;
-    }
-
-    /// Sizes of the envelopes received, probes left out.
-    pub(crate) fn envelopes(&self) -> Vec<usize> {
-        self.inner.lock().unwrap().envelopes.clone()
-    }
-
-    fn mood(&self) -> Mood {
-        self.inner.lock().unwrap().mood
-    }
-
-    fn clock(&self) -> HlcTime {
-        let now = (kvfront::clocks::system_clock())();
-        HlcTime::from_unix_ms(if self.mood() == Mood::Ahead { now + 60_000 } else { now })
-    }
-}
-
-/// What a mood answers before anything is done.
-async fn moody(node: &StandIn) -> Option<Response> {
-    match node.mood() {
-        Mood::Silent => std::future::pending().await,
-        Mood::Skewed => {
-            let skew = SkewError {
-                ahead_ms: 60_000,
-                max_ms: 500,
-            };
-            let refusal = json!({ "detail": skew.to_string(), "refused": "clock" });
-            Some((StatusCode::CONFLICT, axum::Json(refusal)).into_response())
-        }
-        Mood::Broken => Some((StatusCode::INTERNAL_SERVER_ERROR, "no JSON").into_response()),
-        Mood::Well | Mood::Mute | Mood::Ahead => None,
-    }
-}
-
-async fn node_itself(State(node): State<StandIn>, body: Bytes) -> Response {
-    let envelope: NodeEnvelope = postcard::from_bytes(&body).unwrap();
-    if let Some(refusal) = moody(&node).await {
-        return refusal;
-    }
-    let clock = node.clock();
-    let reply = {
-        let mut inner = node.inner.lock().unwrap();
-        let decision = membership::decide(&inner.status, &envelope.request, rand::random(), envelope.epoch);
-        if let Some(status) = decision.status {
-            inner.status = status;
-        }
-        inner
-            .records
-            .retain(|_, (_, record, _)| !decision.drop.drops(record.accepted, record.promised));
-        NodeEnvelopeReply {
-            clock,
-            done: decision.done,
-            status: inner.status.clone(),
-        }
-    };
-    if node.mood() == Mood::Mute {
-        std::future::pending::<()>().await;
-    }
-    postcard::to_stdvec(&reply).unwrap().into_response()
-}
-
-async fn exchange(State(node): State<StandIn>, body: Bytes) -> Response {
-    let envelope: Envelope = postcard::from_bytes(&body).unwrap();
-    if let Some(refusal) = moody(&node).await {
-        return refusal;
-    }
-    let clock = node.clock();
-    let reply = {
-        let mut inner = node.inner.lock().unwrap();
-        if !envelope.requests.is_empty() {
-            inner.envelopes.push(envelope.requests.len());
-        }
-        let replies = envelope
-            .requests
-            .into_iter()
-            .map(|(key, request)| {
-                let text = key.as_text().to_owned();
-                let decision = decide_as(
-                    inner.status.standing,
-                    inner.records.get(&text).map(|(_, record, _)| record),
-                    inner.status.floor,
-                    &request,
-                );
-                inner.status.commit += 1;
-                match decision.change {
-                    Change::Nothing => {}
-                    Change::Put(record) => {
-                        let commit = inner.status.commit;
-                        inner.records.insert(text, (key, record, commit));
-                    }
-                    Change::Remove { floor } => {
-                        inner.records.remove(&text);
-                        inner.status.floor = floor;
-                    }
-                }
-                decision.reply
-            })
-            .collect();
-        EnvelopeReply {
-            clock,
-            incarnation: inner.status.incarnation,
-            commit: inner.status.commit,
-            floor: inner.status.floor,
-            standing: inner.status.standing,
-            replies,
-        }
-    };
-    if node.mood() == Mood::Mute {
-        std::future::pending::<()>().await;
-    }
-    postcard::to_stdvec(&reply).unwrap().into_response()
-}
-
-async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
-    let request: PageRequest = postcard::from_bytes(&body).unwrap();
-    if let Some(refusal) = moody(&node).await {
-        return refusal;
-    }
-    if node.mood() == Mood::Mute {
-        std::future::pending::<()>().await;
-    }
-    let clock = node.clock();
-    let inner = node.inner.lock().unwrap();
-    let show = |(key, record, commit): &(Key, Record, u64)| PageRecord {
-        key: key.clone(),
-        commit: *commit,
-        held: held(Some(record), inner.status.floor),
-        hint_for: record.hint_for.clone(),
-    };
-    let mut records: Vec<PageRecord> = match &request.list {
-        List::Keys { prefix, after, reverse } => {
-            let mut all: Vec<_> = inner
-                .records
-                .iter()
-                .filter(|(text, _)| text.starts_with(prefix.as_str()))
-                .collect();
-            if *reverse {
-                all.reverse();
-            }
-            let behind = |text: &String| match after {
-                Some(after) if *reverse => text < after,
-                Some(after) => text > after,
-                None => true,
-            };
-            all.into_iter()
-                .filter(|(text, _)| behind(text))
-                .map(|(_, record)| show(record))
-                .collect()
-        }
-        List::Hints { after_commit } => {
-            let mut hints: Vec<_> = inner
-                .records
-                .values()
-                .filter(|(_, r, c)| r.hint_for.is_some() && c > after_commit)
-                .collect();
-            hints.sort_by_key(|(_, _, commit)| *commit);
-            hints.into_iter().map(show).collect()
-        }
-        List::Ended { .. } | List::Leaves { .. } => return StatusCode::NOT_FOUND.into_response(),
-    };
-    let limit = usize::try_from(request.limit).unwrap();
-    let end = records.len() <= limit;
-    records.truncate(limit);
-    let reply = PageReply {
-        clock,
-        floor: inner.status.floor,
-        incarnation: inner.status.incarnation,
-        standing: inner.status.standing,
-        records,
-        end,
-    };
-    postcard::to_stdvec(&reply).unwrap().into_response()
 }
