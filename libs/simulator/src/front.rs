@@ -110,6 +110,10 @@ impl World<'_> {
 
     /// Runs an operation on a coordinator, for a call or for its own sake.
     pub(crate) fn start_operation(&mut self, front: usize, key: u16, operation: Operation, call: Option<Id>) {
+        if self.traced {
+            let what = format!("{operation:?}");
+            self.note_begun(format_args!("f{front} begins on key {key}: {what}"));
+        }
         let running = Running::Operation(operation, call);
         let machine = Machine {
             front: small(front),
@@ -130,6 +134,7 @@ impl World<'_> {
 
     /// A task that begins a moment after what it is about was listed.
     pub(crate) fn begin_soon(&mut self, front: usize, key: u16, task: Task) {
+        self.note_begun(format_args!("f{front} will begin on key {key}: {task:?}"));
         let machine = Machine {
             front: small(front),
             key,

@@ -18,6 +18,7 @@ mod slab;
 mod sweep;
 mod task;
 mod teeth;
+mod trace;
 mod world;
 
 pub use kinds::Kind;

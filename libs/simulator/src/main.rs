@@ -48,6 +48,9 @@ struct Options {
     /// Of each world at most so many faults.
     #[arg(long, default_value_t = u32::MAX, hide_default_value = true)]
     faults: u32,
+    /// Runs the one world of --kind and --seed, and tells every event.
+    #[arg(long)]
+    trace: bool,
     /// Where drawings of wrong histories go.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     out: PathBuf,
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
         calls: options.calls,
         faults: options.faults,
     };
-    if let (Some(kind), Some(seed), true) = (options.kind, options.seed, limits != Limits::NONE) {
+    if let (Some(kind), Some(seed), true) = (options.kind, options.seed, options.trace || limits != Limits::NONE) {
         return run_one(
             &options,
             &Spec {
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
                 nemeses: options.nemesis,
                 limits,
                 wrong: options.tooth,
+                traced: options.trace,
             },
         );
     }
@@ -122,7 +126,10 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the program's output")]
 fn run_one(options: &Options, spec: &Spec) -> ExitCode {
-    match Runner::new().run(spec) {
+    let mut runner = Runner::new();
+    let result = runner.run(spec);
+    println!("{}", runner.trace());
+    match result {
         Ok(counts) => {
             println!("nothing wrong: {counts:?}");
             ExitCode::SUCCESS

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use linearizability::{Checker, Entry, Violation, one_holder};
+use linearizability::{Checker, Entry, NEVER, Op, Violation, one_holder};
 
 use crate::kinds::Kind;
 use crate::mix::LONG_TTL_MS;
@@ -26,6 +26,8 @@ pub struct Spec {
     pub limits: Limits,
     /// What is deliberately wrong.
     pub wrong: Option<Wrong>,
+    /// Every event is written down; see [`Runner::trace`].
+    pub traced: bool,
 }
 
 /// What a world came to.
@@ -124,6 +126,12 @@ impl Runner {
         }
     }
 
+    /// What happened in the last world, one line per event, if it was to be traced.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        &self.arena.trace
+    }
+
     /// What the clients of the last world saw.
     #[must_use]
     pub fn history(&self) -> &[Entry] {
@@ -135,6 +143,7 @@ fn run_world(spec: &Spec, arena: &mut Arena, counts: &mut Counts) -> Option<Trou
     let mut rng = Rng::new(spec.seed);
     let plan = Plan::draw(spec.kind, spec.nemeses, &mut rng);
     let mut world = World::new(spec.kind, spec.seed, plan, rng, spec.limits, arena);
+    world.traced = spec.traced;
     world.bite(spec.wrong);
     world.run();
     *counts = Counts {
@@ -151,11 +160,43 @@ fn judge(kind: &Kind, checker: &mut Checker, history: &[Entry]) -> Result<(), Fa
     if !kind.is_judged() {
         return Ok(());
     }
-    checker.check(history).map_err(Failure::History)?;
     let work = &kind.work;
+    if work.fence_per_mille > 0 {
+        let strict = without_refusals_for_nothing(history)?;
+        checker.check(&strict).map_err(Failure::History)?;
+    } else {
+        checker.check(history).map_err(Failure::History)?;
+    }
     if work.lock_per_mille > 0 && work.lock_ttl_ms < LONG_TTL_MS {
         let certain = (work.lock_ttl_ms * US_PER_MS).saturating_sub(CLOCKS_APART_US);
         one_holder(history, certain).map_err(Failure::History)?;
     }
     Ok(())
+}
+
+/// The history without those refusals that may be for the fence of an operation that has not (yet) taken effect.
+///
+/// A fence counts from the moment it is *seen*: where a write reached one node only, its fence is kept from then on, as nobody can tell
+/// whether it had been chosen; its value may be seen later, or never. So such a refusal is right if somebody has used that fence by then;
+/// what it means for the value, nothing, is judged by the other operations. A refusal for a fence that had taken effect is judged in full.
+fn without_refusals_for_nothing(history: &[Entry]) -> Result<Vec<Entry>, Failure> {
+    let mut strict = Vec::with_capacity(history.len());
+    for entry in history {
+        let Some(seen) = entry.refused_below else {
+            strict.push(*entry);
+            continue;
+        };
+        let same = |other: &&Entry| other.key == entry.key && other.fence == Some(seen);
+        if entry.fence.is_none_or(|fence| fence >= seen) || !history.iter().any(|other| same(&other)) {
+            return Err(Failure::World(format!("{entry}: no such fence was ever used")));
+        }
+        let has_taken_effect = |other: &Entry| {
+            let missed = matches!(other.op, Op::CasMissed { .. });
+            other.called != NEVER && other.refused_below.is_none() && !missed && other.returned < entry.returned
+        };
+        if history.iter().filter(same).all(has_taken_effect) {
+            strict.push(*entry);
+        }
+    }
+    Ok(strict)
 }

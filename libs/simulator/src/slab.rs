@@ -7,6 +7,12 @@ pub(crate) struct Id {
     turn: u32,
 }
 
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "#{}.{}", self.slot, self.turn)
+    }
+}
+
 /// Things under [`Id`]s.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {

@@ -119,6 +119,7 @@ impl Sweep {
             nemeses: self.nemeses,
             limits: Limits::NONE,
             wrong: self.wrong,
+            traced: false,
         })
     }
 }

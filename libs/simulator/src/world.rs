@@ -181,6 +181,7 @@ pub(crate) struct Arena {
     pub(crate) machines: Slab<Machine>,
     calls: Slab<Call>,
     pub(crate) history: Vec<Entry>,
+    pub(crate) trace: String,
     /// The text of each number that clients write.
     texts: Vec<Arc<str>>,
 }
@@ -214,6 +215,7 @@ pub(crate) struct World<'a> {
     pub(crate) busy_clients: usize,
     pub(crate) places: Vec<Place>,
     pub(crate) trouble: Option<Trouble>,
+    pub(crate) traced: bool,
     pub(crate) versions: Versions,
     pub(crate) next_number: u32,
     pub(crate) next_incarnation: u64,
@@ -230,6 +232,7 @@ impl<'a> World<'a> {
         arena.machines.clear();
         arena.calls.clear();
         arena.history.clear();
+        arena.trace.clear();
         let mut world = Self {
             kind,
             plan,
@@ -245,6 +248,7 @@ impl<'a> World<'a> {
             busy_clients: 0,
             places: Vec::new(),
             trouble: None,
+            traced: false,
             versions: Versions::default(),
             next_number: 0,
             next_incarnation: 0,
@@ -400,6 +404,9 @@ impl<'a> World<'a> {
     }
 
     fn step(&mut self, what: What) {
+        if self.traced {
+            self.note(&what);
+        }
         let Some(what) = self.defer(what) else { return };
         match what {
             What::Arrive(message) => self.arrive(message),
