@@ -50,6 +50,8 @@ const JUDGE: u32 = CLIENTS;
 const READ_WITHIN: Duration = Duration::from_secs(30);
 /// How often the judge looks whether a retired key is still in use.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Operations that differ by less took equally long, microseconds.
+const ALIKE_US: u64 = 1_000;
 /// Keys read at a time at the end.
 const READERS: usize = 16;
 
@@ -77,6 +79,8 @@ struct Shared {
     /// By client: when its last good answer came, and the longest time between two.
     last_answer_us: Vec<AtomicU64>,
     longest_gap_us: Vec<AtomicU64>,
+    /// The slowest operation since then: how long it took, and what it was.
+    slowest: Mutex<(u64, String)>,
 }
 
 /// A key that was judged, and what it may hold from then on.
@@ -147,6 +151,7 @@ impl Load {
             counts: Mutex::default(),
             last_answer_us: (0..CLIENTS).map(|_| AtomicU64::new(0)).collect(),
             longest_gap_us: (0..CLIENTS).map(|_| AtomicU64::new(0)).collect(),
+            slowest: Mutex::default(),
         });
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
@@ -179,6 +184,12 @@ impl Load {
         }
     }
 
+    /// True once every client was answered.
+    pub(crate) fn all_answered(&self) -> bool {
+        let answered = |last: &AtomicU64| last.load(Ordering::Relaxed) > 0;
+        self.shared.last_answer_us.iter().all(answered)
+    }
+
     /// Forgets the gaps so far.
     pub(crate) fn watch_gaps(&self) {
         let now = self.shared.clock.now_us();
@@ -186,6 +197,13 @@ impl Load {
             last.fetch_max(now, Ordering::Relaxed);
             longest.store(0, Ordering::Relaxed);
         }
+        *self.shared.slowest.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+    }
+
+    /// The slowest operation since [`Self::watch_gaps`], and what it was told: why somebody had to wait.
+    pub(crate) fn slowest(&self) -> String {
+        let slowest = self.shared.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("{} ms: {}", slowest.0 / 1_000, slowest.1)
     }
 
     /// The longest time that a client of these fronts has been without an answer since [`Self::watch_gaps`].
@@ -308,9 +326,23 @@ impl Shared {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Keeps the slowest operation. The operations of a batch take equally long: of these, one without an answer.
+    fn note_slow(&self, took_us: u64, describe: impl FnOnce() -> String, told: &Told) {
+        let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_blamed = !matches!(told, Told::Answer { .. }) && took_us + ALIKE_US > slowest.0;
+        if took_us > slowest.0 + ALIKE_US || is_blamed {
+            *slowest = (took_us, describe());
+        }
+    }
+
     /// Notes what a client was told of one operation.
     fn note(&self, record: &Record, client: u32, called: u64, what: &What, told: &Told) {
         let now = self.clock.now_us();
+        self.note_slow(
+            now - called,
+            || format!("client {client}, {} at {called} us: {what:?}: {told:?}", record.name),
+            told,
+        );
         let became = record.note(client, called, now, what, told);
         let name = match became {
             Became::Answered => "ok",
