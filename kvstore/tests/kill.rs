@@ -4,7 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use register::membership::{NodeRequest, NodeStatus, Peer};
+use register::message::{NodeEnvelope, NodeEnvelopeReply};
+use register::{Ballot, Envelope, EnvelopeReply, Epoch, HlcTime, Key, Reply, Request, Standing};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Deadline of every request.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -113,4 +119,105 @@ async fn what_was_acknowledged_survives_kill_9() {
             );
         }
     }
+}
+
+/// A coordinator's call.
+async fn ask<T: DeserializeOwned>(running: &Running, path: &str, message: &impl Serialize) -> T {
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+    let body = postcard::to_stdvec(message).expect("messages can be encoded");
+    let post = client
+        .expect("nothing of it is unusual")
+        .post(format!("{}{path}", running.url));
+    let answer = post.body(body).send().await.expect("the node answers");
+    let status = answer.status();
+    let body = answer.bytes().await.expect("the answer is whole");
+    assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    postcard::from_bytes(&body).expect("the answer can be read")
+}
+
+fn now() -> HlcTime {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is later than 1970");
+    HlcTime::from_unix_ms(since_epoch.as_millis().try_into().expect("but not by much"))
+}
+
+async fn ask_node(running: &Running, request: NodeRequest) -> NodeStatus {
+    let message = NodeEnvelope {
+        clock: now(),
+        epoch: Epoch(7),
+        request,
+    };
+    let reply: NodeEnvelopeReply = ask(running, "/internal/node", &message).await;
+    assert!(reply.done, "{reply:?}");
+    reply.status
+}
+
+#[tokio::test]
+async fn what_a_node_was_told_of_itself_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let db_file = dir.path().join("kv.db");
+    let mut running = Running::start(&db_file);
+    let incarnation = ask_node(&running, NodeRequest::Status).await.incarnation;
+    let peers = vec![Peer {
+        name: "http://other:9000".into(),
+        generation: 3,
+        incarnation: 4,
+        commit: 5,
+    }];
+    ask_node(&running, NodeRequest::Remember { peers }).await;
+    let admitted = ask_node(&running, NodeRequest::Admit { incarnation }).await;
+    assert_eq!((admitted.standing, admitted.peers.len()), (Standing::Voting, 1));
+    let promised = Ballot {
+        time: now(),
+        incarnation: 9,
+    };
+    let read_after = async |running: &Running, request: Request| {
+        let envelope = Envelope {
+            clock: now(),
+            epoch: Epoch(7),
+            requests: vec![(Key::data("a"), request)],
+        };
+        let reply: EnvelopeReply = ask(running, "/internal/exchange", &envelope).await;
+        reply.replies.into_iter().next().unwrap()
+    };
+    let reply = read_after(&running, Request::Prepare { ballot: promised }).await;
+    assert!(matches!(reply, Reply::Promised(_)), "{reply:?}");
+
+    running.kill();
+    let mut running = Running::start(&db_file);
+    let found = ask_node(&running, NodeRequest::Status).await;
+    let expected = NodeStatus {
+        standing: Standing::Returned,
+        commit: 1,
+        ..admitted
+    };
+    assert_eq!(found, expected);
+    let reply = read_after(&running, Request::Read).await;
+    assert!(
+        matches!(reply, Reply::Failed { .. }),
+        "nobody has compared its disk yet: {reply:?}"
+    );
+    ask_node(&running, NodeRequest::Admit { incarnation }).await;
+    let reply = read_after(&running, Request::Read).await;
+    assert!(
+        matches!(&reply, Reply::Holds(held) if held.promised == promised),
+        "{reply:?}"
+    );
+    let refill = NodeRequest::Refill {
+        incarnation,
+        if_commit_below: None,
+        generation: 2,
+        above: Ballot {
+            time: now(),
+            incarnation: 0,
+        },
+    };
+    let filling = ask_node(&running, refill).await;
+
+    running.kill();
+    let running = Running::start(&db_file);
+    assert_eq!(ask_node(&running, NodeRequest::Status).await, filling);
+    let reply = read_after(&running, Request::Read).await;
+    assert!(matches!(reply, Reply::Failed { .. }), "it is not filled yet: {reply:?}");
 }
