@@ -30,6 +30,8 @@ pub(super) const HOLD_MS: u64 = 1_000;
 pub(super) const SETTLE_AFTER_MS: u64 = 250;
 /// Pause before a key is settled again that could not be, in milliseconds.
 pub(super) const SETTLE_AGAIN_MS: u64 = 500;
+/// How long the feed of a node is still taken for one with a hole after what it holds was listed, at least, in milliseconds.
+pub(super) const HOLE_REST_MS: u64 = 5_000;
 /// Most versions not delivered yet.
 const MAX_OPEN: usize = 32_768;
 /// Most bytes of states not delivered yet.
@@ -56,8 +58,12 @@ struct Feed {
     cursor: Option<Cursor>,
     /// Everything the node committed before this time was taken in, in milliseconds.
     as_of_ms: Option<u64>,
-    /// While the feed has a hole that is not filled: the cursor before it.
+    /// While the feed has a hole: the cursor before it.
     before_hole: Option<Option<Cursor>>,
+    /// When the hole was filled, in milliseconds. It is over once what came of it is settled.
+    filled_ms: Option<u64>,
+    /// Nothing in the holes it has had is newer.
+    hole_until: HlcTime,
     /// Commits whose shows are still needed, and how many each.
     needed: BTreeMap<u64, u32>,
 }
@@ -73,8 +79,14 @@ pub(super) struct Merger {
     /// From the position resumed at.
     told_before: HashMap<u64, Ballot>,
     newest: HlcTime,
-    /// Shown, settled and not chosen so far, by hash of the key and version. Should another node show it, these count.
-    idle: HashMap<(u64, Ballot), Vec<Show>>,
+    /// Versions that are idle, oldest first. Some are not there any more.
+    idle: VecDeque<(Key, Ballot)>,
+    /// Of each key that has or had idle versions since its last delivery, by its hash: when the newest was made.
+    idle_of: HashMap<u64, HlcTime>,
+    /// The same, of versions that are forgotten: here, or before the resume.
+    unsure: HashMap<u64, HlcTime>,
+    /// The same, of keys that are not named.
+    unsure_all: HlcTime,
     /// The last deliveries: hash of the key, version, and where feeds showed it; nowhere when that is not known.
     recent: VecDeque<(u64, Ballot, Vec<(usize, u64)>)>,
     /// Keys to look at.
@@ -100,6 +112,8 @@ impl Merger {
             cursor: cursor_of(name_hash),
             as_of_ms: None,
             before_hole: None,
+            filled_ms: None,
+            hole_until: HlcTime::ZERO,
             needed: BTreeMap::new(),
         });
         Self {
@@ -110,7 +124,10 @@ impl Merger {
             told: Told::since(position.newest),
             told_before: position.told.iter().copied().collect(),
             newest: position.newest,
-            idle: HashMap::new(),
+            idle: VecDeque::new(),
+            idle_of: HashMap::new(),
+            unsure: position.unsure.iter().copied().collect(),
+            unsure_all: position.unsure_all,
             recent: position
                 .told
                 .iter()
@@ -129,12 +146,11 @@ impl Merger {
 
     /// A node's feed shows that it accepted a state.
     pub(super) fn show(&mut self, now_ms: u64, node: usize, change: &Arc<AcceptedChange>, place: &Arc<Preference>) {
-        let whole = self.feeds[node].before_hole.is_none();
         let show = Show {
             ballot: change.accepted,
             node,
             commit: Some(change.commit),
-            whole,
+            by_feed: true,
         };
         self.take(now_ms, show, change, place);
     }
@@ -145,7 +161,7 @@ impl Merger {
             ballot: change.accepted,
             node,
             commit: None,
-            whole: false,
+            by_feed: false,
         };
         self.take(now_ms, show, change, place);
     }
@@ -161,18 +177,18 @@ impl Merger {
         let due = now_ms + SETTLE_AFTER_MS;
         let track = self.open.entry(key.clone()).or_insert_with(|| {
             self.wakes.insert((due, key.clone()));
-            Track::new(Arc::clone(place), Settle::Due(due))
+            Track::new(Arc::clone(place), now_ms, due)
         });
         let seen = track.versions.entry(version).or_insert_with(|| {
             self.open_versions += 1;
             self.open_bytes += change.state.size_bytes();
-            let mut seen = Seen::new(Arc::clone(change), now_ms);
-            if !self.idle.is_empty() {
-                seen.shows = self.idle.remove(&(hash(key), version)).unwrap_or_default();
-            }
-            seen
+            Seen::new(Arc::clone(change), now_ms)
         });
         if seen.add(show, place.quorum(), now_ms) {
+            if track.settle == Settle::Idle {
+                track.settle = Settle::Due(due);
+                self.wakes.insert((due, key.clone()));
+            }
             if let Some(commit) = show.commit {
                 *self.feeds[show.node].needed.entry(commit).or_default() += 1;
             }
@@ -180,28 +196,40 @@ impl Merger {
         }
     }
 
-    /// A node's feed was taken in up to this cursor; the node was asked at `as_of_ms`.
-    pub(super) fn reached(&mut self, node: usize, cursor: Cursor, as_of_ms: u64) {
+    /// A node's feed was taken in up to this cursor; with `as_of_ms`, that is everything the node committed before this time.
+    pub(super) fn reached(&mut self, node: usize, cursor: Cursor, as_of_ms: Option<u64>) {
         let feed = &mut self.feeds[node];
         feed.cursor = Some(cursor);
-        feed.as_of_ms = feed.as_of_ms.max(Some(as_of_ms));
+        feed.as_of_ms = feed.as_of_ms.max(as_of_ms);
         self.ready.extend(self.held.iter().cloned());
     }
 
-    /// A node's feed goes on at `cursor`, and what is missing before it will not come. Gives how many feeds have holes now.
-    pub(super) fn lost(&mut self, node: usize, cursor: Cursor) -> usize {
+    /// A node's feed goes on at `cursor`, and what is missing before it will not come; none of that was accepted at a ballot later than
+    /// `until`. Gives how many feeds have holes now that are not filled.
+    pub(super) fn lost(&mut self, node: usize, cursor: Cursor, until: HlcTime) -> usize {
         let feed = &mut self.feeds[node];
+        feed.hole_until = feed.hole_until.max(until);
         if feed.before_hole.is_none() {
             feed.before_hole = Some(feed.cursor);
         }
-        feed.cursor = Some(cursor);
-        feed.as_of_ms = None;
-        self.feeds.iter().filter(|feed| feed.before_hole.is_some()).count()
+        (feed.cursor, feed.as_of_ms, feed.filled_ms) = (Some(cursor), None, None);
+        self.feeds.iter().filter(|feed| feed.has_open_hole()).count()
     }
 
     /// Whatever a node holds that it accepted in the hole of its feed was given to [`Self::holds`].
-    pub(super) fn hole_filled(&mut self, node: usize) {
-        self.feeds[node].before_hole = None;
+    pub(super) fn hole_filled(&mut self, node: usize, now_ms: u64) {
+        self.feeds[node].filled_ms = Some(now_ms);
+    }
+
+    /// Ends holes of which nothing is open any more: only then a position may leave them out.
+    fn end_holes(&mut self, now_ms: u64) {
+        for feed in &mut self.feeds {
+            let Some(filled_ms) = feed.filled_ms else { continue };
+            let is_settled = |track: &Track| track.settle == Settle::Idle || track.opened_ms > filled_ms;
+            if now_ms > filled_ms + HOLE_REST_MS && self.open.values().all(is_settled) {
+                (feed.before_hole, feed.filled_ms, feed.hole_until) = (None, None, HlcTime::ZERO);
+            }
+        }
     }
 
     /// The cursor before a node's hole; none when there is no hole.
@@ -215,9 +243,13 @@ impl Merger {
             feed.cursor = *cursor;
             feed.as_of_ms = None;
             feed.before_hole = None;
+            (feed.filled_ms, feed.hole_until) = (None, HlcTime::ZERO);
             feed.needed.clear();
         }
         self.idle.clear();
+        self.idle_of.clear();
+        self.unsure.clear();
+        self.unsure_all = HlcTime::ZERO;
         self.open.clear();
         (self.open_versions, self.open_bytes) = (0, 0);
         self.ready.clear();
@@ -275,7 +307,8 @@ impl Merger {
             track.agreed = track.agreed.max(Some(agreed));
             // Shown before the read began and newer than what it found: not chosen so far. Should that change, a node will show it.
             let is_idle = |(version, seen): (&Ballot, &Seen)| {
-                (*version > agreed && seen.last_ms < begun_ms && seen.proven_ms.is_none()).then_some(*version)
+                let waits = seen.proven.is_none() && !seen.idle;
+                (waits && *version > agreed && seen.last_ms < begun_ms).then_some(*version)
             };
             let idle: Vec<Ballot> = track.versions.iter().filter_map(is_idle).collect();
             for version in idle {
@@ -283,9 +316,9 @@ impl Merger {
             }
         }
         let Some(track) = self.open.get_mut(key) else { return };
-        if track.versions.is_empty() {
-            self.open.remove(key);
-            self.held.remove(key);
+        if track.versions.values().all(|seen| seen.idle) {
+            // Begun again by the next show.
+            track.settle = Settle::Idle;
             return;
         }
         let due = now_ms
@@ -301,9 +334,14 @@ impl Merger {
 
     /// The next change to deliver. Once it is given out, [`Self::position`] is the one after it.
     pub(super) fn next(&mut self, now_ms: u64) -> Option<Delivery> {
+        self.end_holes(now_ms);
         while let Some(key) = self.ready.pop_front() {
             if let Some((version, follows)) = self.choose(now_ms, &key) {
-                let was_deleted = self.last(&key).is_some_and(|last| last.deleted);
+                let last = self.last(&key);
+                let was_deleted = last.is_some_and(|last| last.deleted);
+                let last_time = last.map_or(HlcTime::ZERO, |last| last.version.time);
+                // A version that was forgotten may have been chosen since.
+                let follows = follows && last_time >= self.unsure_of(&key);
                 let delivery = self.deliver(&key, version, follows);
                 self.ready.push_front(key);
                 // Gone and still gone is no change.
@@ -320,10 +358,11 @@ impl Merger {
     /// The version of a key to deliver next, and whether it certainly follows the last one.
     fn choose(&mut self, now_ms: u64, key: &Key) -> Option<(Ballot, bool)> {
         self.held.remove(key);
+        let unsure = self.unsure_of(key);
         loop {
             let last = self.last(key);
             let track = self.open.get_mut(key)?;
-            let (oldest, proven_ms) = track.oldest_proven()?;
+            let (oldest, proven_ms, bar) = track.oldest_proven()?;
             if last.is_none() && self.told.may_be_old(oldest) {
                 return self.choose_newest(now_ms, key);
             }
@@ -331,29 +370,42 @@ impl Merger {
                 return None;
             };
             let last = last.map(|last| last.version);
+            let feeds = &self.feeds;
+            let is_whole = |node: usize| feeds[node].is_whole_after(last);
+            let may_wait = now_ms < proven_ms + HOLD_MS;
             if first == oldest {
-                let follows = track.follows(oldest, last);
+                let follows = track.follows(oldest, last, is_whole);
+                // Nodes that were asked are ahead of their feeds, which soon show whether something is missing.
+                if !follows && !track.skipped && may_wait {
+                    return self.hold(key, proven_ms + HOLD_MS);
+                }
                 return Some((oldest, follows));
             }
-            let feeds = &self.feeds;
-            let fate = track.fate(first, |node| feeds[node].is_whole_after(proven_ms));
+            let is_past = |node| is_whole(node) && feeds[node].as_of_ms > Some(proven_ms);
+            let fate = track.fate(first, bar, is_whole, is_past);
             // From before the resume: it may have been delivered then, and more after it; or have been shown only before.
             let is_old = last.is_none() && self.told.may_be_old(first);
             match fate {
                 Fate::TookEffect if !is_old => {
-                    let follows = track.follows(first, last);
+                    let follows = track.follows(first, last, is_whole);
+                    if !follows && !track.skipped && may_wait {
+                        return self.hold(key, proven_ms + HOLD_MS);
+                    }
                     return Some((first, follows));
                 }
-                Fate::Open if now_ms < proven_ms + HOLD_MS => {
-                    self.held.insert(key.clone());
-                    self.wakes.insert((proven_ms + HOLD_MS, key.clone()));
-                    return None;
-                }
-                Fate::Dead if !is_old => {}
+                Fate::Open if may_wait => return self.hold(key, proven_ms + HOLD_MS),
+                Fate::Dead if first.time > unsure => {}
                 _ => track.skipped = true,
             }
             self.drop_version(key, first);
         }
+    }
+
+    /// Looks at a key again when feeds go on, and at this time at the latest.
+    fn hold(&mut self, key: &Key, until_ms: u64) -> Option<(Ballot, bool)> {
+        self.held.insert(key.clone());
+        self.wakes.insert((until_ms, key.clone()));
+        None
     }
 
     /// Of a key of which it is not known what was delivered before the resume: the newest, once nodes agree that nothing newer was chosen.
@@ -367,11 +419,13 @@ impl Merger {
             }
             return None;
         }
-        let is_only = track
-            .versions
-            .first_key_value()
-            .is_some_and(|(first, _)| *first == newest);
-        let follows = is_only && track.follows(newest, None);
+        let (oldest, proven_ms, _) = track.oldest_proven()?;
+        let is_only = oldest == newest && track.versions.keys().all(|version| *version >= newest);
+        let feeds = &self.feeds;
+        let follows = is_only && track.follows(newest, None, |node| feeds[node].is_whole_after(None));
+        if is_only && !follows && now_ms < proven_ms + HOLD_MS {
+            return self.hold(key, proven_ms + HOLD_MS);
+        }
         Some((newest, follows))
     }
 
@@ -387,8 +441,11 @@ impl Merger {
         }
         if let Some(track) = self.open.get_mut(key) {
             track.skipped = false;
-            if track.versions.is_empty() {
-                self.open.remove(key);
+        }
+        self.close_if_empty(key);
+        for unsure in [&mut self.idle_of, &mut self.unsure] {
+            if !unsure.is_empty() && unsure.get(&hash(key)).is_some_and(|time| *time <= version.time) {
+                unsure.remove(&hash(key));
             }
         }
         let deleted = change.state.is_tombstone();
@@ -410,9 +467,20 @@ impl Merger {
         let is_beyond = |(node, commit): &(usize, u64)| cursors[*node].is_none_or(|cursor| *commit > cursor.commit);
         let may_come_again = |shows: &[(usize, u64)]| shows.is_empty() || shows.iter().any(is_beyond);
         let told = self.recent.iter().filter(|(_, _, shows)| may_come_again(shows));
+        let newest_of = |key: u64| {
+            self.recent
+                .iter()
+                .rev()
+                .find(|(of, _, _)| *of == key)
+                .map(|(_, version, _)| (key, *version))
+        };
+        let told: BTreeMap<u64, Ballot> = told.filter_map(|(key, _, _)| newest_of(*key)).collect();
+        let (unsure, unsure_all) = self.unsure_now();
         Position {
             newest: self.newest,
-            told: told.map(|(key, version, _)| (*key, *version)).collect(),
+            unsure,
+            unsure_all,
+            told: told.into_iter().collect(),
             cursors: self
                 .feeds
                 .iter()
@@ -420,6 +488,32 @@ impl Merger {
                 .filter_map(|(feed, cursor)| cursor.map(|cursor| (feed.name_hash, cursor)))
                 .collect(),
         }
+    }
+
+    /// What to say of undecided versions: by key, and of all keys.
+    fn unsure_now(&self) -> (Vec<(u64, HlcTime)>, HlcTime) {
+        let mut by_key: BTreeMap<u64, HlcTime> = BTreeMap::new();
+        for (key, time) in self.idle_of.iter().chain(&self.unsure) {
+            let unsure = by_key.entry(*key).or_default();
+            *unsure = (*time).max(*unsure);
+        }
+        if by_key.len() <= MAX_TOLD {
+            return (by_key.into_iter().collect(), self.unsure_all);
+        }
+        let newest = by_key.values().copied().max().unwrap_or_default();
+        (Vec::new(), self.unsure_all.max(newest))
+    }
+
+    /// A version of the key up to this may have been chosen without having been shown since.
+    fn unsure_of(&self, key: &Key) -> HlcTime {
+        if self.unsure.is_empty() {
+            return self.unsure_all;
+        }
+        self.unsure
+            .get(&hash(key))
+            .copied()
+            .unwrap_or_default()
+            .max(self.unsure_all)
     }
 
     fn last(&self, key: &Key) -> Option<Last> {
@@ -432,15 +526,49 @@ impl Merger {
         })
     }
 
-    /// Not chosen so far: not waited for any more, but not forgotten.
+    /// Not chosen so far: not waited for any more, but not forgotten while there is room.
     fn set_aside(&mut self, key: &Key, version: Ballot) {
-        let seen = self.open.get(key).and_then(|track| track.versions.get(&version));
-        let shows = seen.map(|seen| seen.shows.iter().map(|show| Show { commit: None, ..*show }).collect());
-        self.drop_version(key, version);
-        if self.idle.len() >= MAX_IDLE {
-            self.idle.clear();
+        let Some(seen) = self
+            .open
+            .get_mut(key)
+            .and_then(|track| track.versions.get_mut(&version))
+        else {
+            return;
+        };
+        seen.idle = true;
+        for show in &mut seen.shows {
+            if let Some(commit) = show.commit.take() {
+                self.feeds[show.node].no_longer_needs(commit);
+            }
         }
-        self.idle.insert((hash(key), version), shows.unwrap_or_default());
+        let idle = self.idle_of.entry(hash(key)).or_default();
+        *idle = version.time.max(*idle);
+        self.idle.push_back((key.clone(), version));
+        if self.idle.len() > MAX_IDLE
+            && let Some((key, version)) = self.idle.pop_front()
+        {
+            self.forget_idle(&key, version);
+        }
+    }
+
+    fn close_if_empty(&mut self, key: &Key) {
+        if self.open.get(key).is_some_and(|track| track.versions.is_empty()) {
+            self.open.remove(key);
+        }
+    }
+
+    fn forget_idle(&mut self, key: &Key, version: Ballot) {
+        let Some(track) = self.open.get(key) else { return };
+        if track.versions.get(&version).is_some_and(|seen| seen.idle) {
+            let unsure = self.unsure.entry(hash(key)).or_default();
+            *unsure = version.time.max(*unsure);
+            if self.unsure.len() > MAX_IDLE {
+                let newest = self.unsure.drain().map(|(_, time)| time).max();
+                self.unsure_all = self.unsure_all.max(newest.unwrap_or_default());
+            }
+            self.drop_version(key, version);
+            self.close_if_empty(key);
+        }
     }
 
     fn drop_version(&mut self, key: &Key, version: Ballot) {
@@ -458,9 +586,13 @@ impl Merger {
 }
 
 impl Feed {
-    /// What the node accepted up to this time was taken in without a hole.
-    fn is_whole_after(&self, at_ms: u64) -> bool {
-        self.before_hole.is_none() && self.as_of_ms.is_some_and(|as_of_ms| as_of_ms > at_ms)
+    fn has_open_hole(&self) -> bool {
+        self.before_hole.is_some() && self.filled_ms.is_none()
+    }
+
+    /// True when no hole hides a version newer than this.
+    fn is_whole_after(&self, last: Option<Ballot>) -> bool {
+        !self.has_open_hole() && last.unwrap_or_default().time >= self.hole_until
     }
 
     /// From where on a watcher that resumes has to be shown this feed again.

@@ -172,7 +172,7 @@ impl Hub {
         Position {
             newest,
             cursors: cursors.collect(),
-            told: Vec::new(),
+            ..Position::default()
         }
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct Position {
     pub(crate) cursors: Vec<(u64, Cursor)>,
     /// What was delivered although nodes show it only after the cursors, by the hash of the key. Not all of it: the rest may come again.
     pub(crate) told: Vec<(u64, Ballot)>,
+    /// By the hash of the key: a version up to this was shown and is undecided, so it may have been chosen without being shown again.
+    pub(crate) unsure: Vec<(u64, HlcTime)>,
+    /// The same of keys that are not named.
+    pub(crate) unsure_all: HlcTime,
 }
 
 /// A text that is no position.
@@ -90,6 +94,8 @@ mod tests {
             newest: ballot.time,
             cursors: vec![(1, cursor), (2, cursor), (3, cursor)],
             told: vec![(7, ballot); 16],
+            unsure: vec![(7, ballot.time)],
+            unsure_all: HlcTime::ZERO,
         };
         let text = position.to_string();
         assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'), "{text}");

@@ -20,6 +20,8 @@ const MAX_CHANGES: usize = 16_384;
 const MAX_BYTES: usize = 16 << 20;
 /// Most changes asked for at once.
 pub(super) const STRETCH_LIMIT: u32 = 1_024;
+/// An answer with fewer bytes of states was not ended early for its size.
+const WHOLE_MAX_BYTES: usize = 1 << 20;
 /// How long a node waits for a change before it says that there is none. Short, so that it is soon known that it had none.
 const POLL_WAIT: Duration = Duration::from_millis(300);
 /// Pause after a node that does not answer, or is no source now.
@@ -34,8 +36,8 @@ pub(super) enum Found {
     Here {
         changes: Vec<Arc<AcceptedChange>>,
         cursor: Cursor,
-        /// When the node was asked.
-        as_of: Instant,
+        /// Without `more`: everything the node committed before this time is told, here or before.
+        as_of: Option<Instant>,
         /// There are more.
         more: bool,
     },
@@ -59,7 +61,8 @@ struct Log {
     /// Every change after this commit, up to `commit`, is in `changes`.
     after: u64,
     commit: u64,
-    as_of: Instant,
+    /// Everything the node committed before this time is told.
+    as_of: Option<Instant>,
     changes: VecDeque<Arc<AcceptedChange>>,
     bytes: usize,
 }
@@ -163,7 +166,7 @@ impl Tail {
             incarnation: reply.incarnation,
             after: reply.commit,
             commit: reply.commit,
-            as_of: asked,
+            as_of: Some(asked),
             changes: VecDeque::new(),
             bytes: 0,
         };
@@ -172,7 +175,10 @@ impl Tail {
             // What comes with the first answer is from before: whoever wants that asks the node.
             _ => return *slot = Some(fresh),
         };
-        (log.commit, log.as_of) = (reply.commit, asked);
+        if is_whole(&reply) {
+            log.as_of = Some(asked);
+        }
+        log.commit = reply.commit;
         for change in reply.changes {
             log.bytes += change.state.size_bytes();
             log.changes.push_back(Arc::new(change));
@@ -188,4 +194,10 @@ impl Tail {
         // Every change of the log leaves it whole.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether an answer certainly tells all there was. Nodes end an answer early at the limit asked for, or after some mebibytes.
+pub(super) fn is_whole(reply: &ChangesReply) -> bool {
+    let bytes: usize = reply.changes.iter().map(|change| change.state.size_bytes()).sum();
+    reply.changes.len() < usize::try_from(STRETCH_LIMIT).unwrap_or_default() && bytes < WHOLE_MAX_BYTES
 }

@@ -18,8 +18,8 @@ pub(super) struct Show {
     pub(super) node: usize,
     /// Where it stands in the node's feed; none when the node was asked.
     pub(super) commit: Option<u64>,
-    /// It came from a feed without holes: whatever the node accepted of the key before it was shown before it.
-    pub(super) whole: bool,
+    /// The node's feed shows it: whatever the node accepted of the key before was shown before, but for what a hole hides.
+    pub(super) by_feed: bool,
 }
 
 /// A version that was shown, and by whom.
@@ -29,10 +29,10 @@ pub(super) struct Seen {
     pub(super) shows: Vec<Show>,
     /// When it was last shown, in milliseconds.
     pub(super) last_ms: u64,
-    /// When it was proven: a quorum had shown one ballot of it.
-    pub(super) proven_ms: Option<u64>,
-    /// It was proven by feeds without holes.
-    pub(super) whole: bool,
+    /// When it was proven, in milliseconds, and the ballot of it that a quorum had shown then.
+    pub(super) proven: Option<(u64, Ballot)>,
+    /// Settled, and not chosen so far: no longer waited for, but it may still be chosen, until something newer is.
+    pub(super) idle: bool,
 }
 
 /// Whether asking about a key is under way.
@@ -42,12 +42,16 @@ pub(super) enum Settle {
     Due(u64),
     /// Begun.
     Running,
+    /// Done, until something more is shown.
+    Idle,
 }
 
 /// A key of which something is not delivered yet.
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) place: Arc<Preference>,
+    /// When it began, in milliseconds.
+    pub(super) opened_ms: u64,
     /// All newer than what was delivered.
     pub(super) versions: BTreeMap<Ballot, Seen>,
     /// Something that may have been chosen was left out since the last delivery.
@@ -69,36 +73,44 @@ pub(super) enum Fate {
 }
 
 impl Track {
-    pub(super) fn new(place: Arc<Preference>, settle: Settle) -> Self {
+    /// Opened now, and to be settled at `due_ms`.
+    pub(super) fn new(place: Arc<Preference>, now_ms: u64, due_ms: u64) -> Self {
         Self {
             place,
+            opened_ms: now_ms,
             versions: BTreeMap::new(),
             skipped: false,
-            settle,
+            settle: Settle::Due(due_ms),
             agreed: None,
         }
     }
 
-    /// The oldest version that is proven, and when it was.
-    pub(super) fn oldest_proven(&self) -> Option<(Ballot, u64)> {
+    /// The oldest version that is proven, when it was, and its ballot.
+    pub(super) fn oldest_proven(&self) -> Option<(Ballot, u64, Ballot)> {
         let mut proven = self.versions.iter();
-        proven.find_map(|(version, seen)| seen.proven_ms.map(|at_ms| (*version, at_ms)))
+        proven.find_map(|(version, seen)| seen.proven.map(|(at_ms, ballot)| (*version, at_ms, ballot)))
     }
 
     /// The newest version that is proven.
     pub(super) fn newest_proven(&self) -> Option<Ballot> {
         let mut newest_first = self.versions.iter().rev();
-        newest_first.find_map(|(version, seen)| seen.proven_ms.map(|_| *version))
+        newest_first.find_map(|(version, seen)| seen.proven.map(|_| *version))
     }
 
-    /// What became of `version`, which is older than something proven. `will_not_show(node, ballot)` says that a node's feed has passed the
-    /// point up to which it could show the ballot in time.
-    pub(super) fn fate(&self, version: Ballot, will_not_show: impl Fn(usize) -> bool) -> Fate {
+    /// What became of `version`, which is older than something proven at ballot `bar`. `is_whole` says that a node's feed has no hole that
+    /// could hide it, `is_past` that such a feed has also passed the time of the proof.
+    pub(super) fn fate(
+        &self,
+        version: Ballot,
+        bar: Ballot,
+        is_whole: impl Fn(usize) -> bool,
+        is_past: impl Fn(usize) -> bool,
+    ) -> Fate {
         let Some(seen) = self.versions.get(&version) else {
             return Fate::Dead;
         };
         let later = self.versions.range(version..).skip(1);
-        for (_, proven) in later.filter(|(_, seen)| seen.proven_ms.is_some()) {
+        for (_, proven) in later.filter(|(_, seen)| seen.proven.is_some()) {
             match proven.change.state.lineage.descent(version) {
                 Descent::Part => return Fate::TookEffect,
                 // Had it been chosen first, what was chosen later through a prepare would be made of it; a blind write, which is made
@@ -107,10 +119,10 @@ impl Track {
                 Descent::Unknown => {}
             }
         }
-        let is_out = |node: &usize| {
-            let passed = |show: &Show| show.node == *node && show.whole && show.ballot > version;
-            will_not_show(*node) || self.versions.values().flat_map(|seen| &seen.shows).any(passed)
-        };
+        // A node that has accepted the proven ballot, or more, accepts nothing older any more.
+        let passed = |show: &Show| show.by_feed && show.ballot >= bar && is_whole(show.node);
+        let shows = || self.versions.values().flat_map(|seen| &seen.shows);
+        let is_out = |node: &usize| is_past(*node) || shows().any(|show| show.node == *node && passed(show));
         let has_it = |node: &usize| seen.shows.iter().any(|show| show.node == *node);
         let may_have_it = self.place.nodes.iter().filter(|node| has_it(node) || !is_out(node));
         if may_have_it.count() < self.place.quorum() {
@@ -121,15 +133,21 @@ impl Track {
     }
 
     /// True when it is certain that nothing was chosen between `last` and `version` without being delivered.
-    pub(super) fn follows(&self, version: Ballot, last: Option<Ballot>) -> bool {
+    pub(super) fn follows(&self, version: Ballot, last: Option<Ballot>, is_whole: impl Fn(usize) -> bool) -> bool {
         let Some(seen) = self.versions.get(&version) else {
             return false;
         };
         if self.skipped {
             return false;
         }
-        // What was chosen before it was accepted by a node of its quorum before it, and was shown by that node before it.
-        if seen.whole {
+        // What was visible before this, or before something newer, was accepted by a node of the newer one's quorum before it, and shown by
+        // that node before it.
+        let quorum = self.place.quorum();
+        if self
+            .versions
+            .range(version..)
+            .any(|(_, seen)| seen.is_whole(quorum, &is_whole))
+        {
             return true;
         }
         let lineage = &seen.change.state.lineage;
@@ -146,24 +164,34 @@ impl Seen {
             change,
             shows: Vec::new(),
             last_ms: now_ms,
-            proven_ms: None,
-            whole: false,
+            proven: None,
+            idle: false,
         }
     }
 
     /// Takes a node's word; false when it was known.
     pub(super) fn add(&mut self, show: Show, quorum: usize, now_ms: u64) -> bool {
-        let same = |known: &&Show| known.node == show.node && known.ballot == show.ballot;
-        if self.shows.iter().any(|known| same(&known)) {
-            return false;
+        let same = |known: &&mut Show| known.node == show.node && known.ballot == show.ballot;
+        match self.shows.iter_mut().find(same) {
+            // A node that was asked was ahead of its feed, which catches up.
+            Some(known) if show.by_feed && !known.by_feed => *known = show,
+            Some(_) => return false,
+            None => self.shows.push(show),
         }
-        self.shows.push(show);
+        self.idle = false;
         self.last_ms = now_ms;
-        let of_ballot = || self.shows.iter().filter(|known| known.ballot == show.ballot);
-        if of_ballot().count() >= quorum {
-            self.proven_ms.get_or_insert(now_ms);
+        if self.shows.iter().filter(|known| known.ballot == show.ballot).count() >= quorum {
+            self.proven.get_or_insert((now_ms, show.ballot));
         }
-        self.whole |= of_ballot().filter(|known| known.whole).count() >= quorum;
         true
+    }
+
+    /// True when it is proven by feeds without holes.
+    fn is_whole(&self, quorum: usize, is_whole: impl Fn(usize) -> bool) -> bool {
+        let shown_at = |ballot: Ballot| {
+            let of_ballot = self.shows.iter().filter(|show| show.ballot == ballot);
+            of_ballot.filter(|show| show.by_feed && is_whole(show.node)).count()
+        };
+        self.shows.iter().any(|show| shown_at(show.ballot) >= quorum)
     }
 }

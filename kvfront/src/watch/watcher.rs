@@ -17,7 +17,7 @@ use super::Hub;
 use super::event;
 use super::merger::Merger;
 use super::position::{Cursor, Position};
-use super::tail::{Found, STRETCH_LIMIT};
+use super::tail::{Found, STRETCH_LIMIT, is_whole};
 use crate::front::Front;
 use crate::ring::Preference;
 use crate::transport::Mailbox;
@@ -205,7 +205,7 @@ impl Watcher {
                 as_of,
                 more,
             } => {
-                self.take_in(node, &changes, cursor, as_of);
+                self.take_in(node, &changes, cursor, as_of.filter(|_| !more));
                 more
             }
             Found::Elsewhere => {
@@ -220,7 +220,7 @@ impl Watcher {
         }
     }
 
-    fn take_in(&mut self, node: usize, changes: &[Arc<AcceptedChange>], cursor: Cursor, as_of: Instant) {
+    fn take_in(&mut self, node: usize, changes: &[Arc<AcceptedChange>], cursor: Cursor, as_of: Option<Instant>) {
         let now_ms = self.now_ms();
         for change in changes {
             if self.is_watched(&change.key) {
@@ -228,7 +228,8 @@ impl Watcher {
                 self.merger.show(now_ms, node, change, place);
             }
         }
-        self.merger.reached(node, cursor, self.hub.ms_of(as_of));
+        let as_of_ms = as_of.map(|as_of| self.hub.ms_of(as_of));
+        self.merger.reached(node, cursor, as_of_ms);
     }
 
     /// Asks the node itself for what its tail does not keep.
@@ -275,8 +276,9 @@ impl Watcher {
                 if reply.lost {
                     return self.lost(node, cursor);
                 }
+                let as_of = is_whole(&reply).then_some(asked);
                 let changes: Vec<_> = reply.changes.into_iter().map(Arc::new).collect();
-                self.take_in(node, &changes, cursor, asked);
+                self.take_in(node, &changes, cursor, as_of);
                 if before == Some(cursor) {
                     // Ahead of the tail, which will come here soon.
                     self.sources[node].not_before = Some(Instant::now() + ASK_AGAIN_AFTER);
@@ -289,7 +291,9 @@ impl Watcher {
 
     /// A node no longer has what comes after our cursor. Others have, unless too many have lost it: what was chosen is on a quorum.
     fn lost(&mut self, node: usize, cursor: Cursor) {
-        let holes = self.merger.lost(node, cursor);
+        // The node's clock, which came with its answer, is not ahead of ours any more, and its ballots are not ahead of it.
+        let until = self.hub.front.clocks.tick();
+        let holes = self.merger.lost(node, cursor, until);
         self.sources[node].hole += 1;
         if holes >= self.hub.front.ring.quorum() {
             self.gap("too many nodes no longer have the changes after this position");
@@ -361,7 +365,7 @@ impl Watcher {
         }
         match page.records.last() {
             Some(last) if !page.end => self.list(node, Some(last.key.as_text().to_owned()), Duration::ZERO),
-            _ => self.merger.hole_filled(node),
+            _ => self.merger.hole_filled(node, now_ms),
         }
     }
 
