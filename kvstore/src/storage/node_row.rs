@@ -27,6 +27,8 @@ pub(crate) struct NodeRow {
     pub(crate) floor: Ballot,
     /// Number of the last change.
     pub(crate) commit: u64,
+    /// The commit number the node had when it came back, while it has [`Standing::Returned`].
+    pub(crate) returned_commit: u64,
     /// High-water mark of the node's clock: no ballot that is stored or was drawn for a stored change is above it.
     pub(crate) clock: HlcTime,
     /// Rows in `records`.
@@ -45,6 +47,7 @@ impl NodeRow {
             epoch: None,
             floor: Ballot::ZERO,
             commit: 0,
+            returned_commit: 0,
             clock: HlcTime::ZERO,
             records: 0,
             hints: 0,
@@ -59,8 +62,26 @@ impl NodeRow {
             standing: self.standing,
             epoch: self.epoch,
             floor: self.floor,
-            commit: self.commit,
+            commit: self.told_commit(),
             peers: peers.to_vec(),
+        }
+    }
+
+    /// The commit number coordinators are told. While it is not known whether the disk is an old copy, that is the one it was found with:
+    /// changes through the node's own API must not make it look newer.
+    pub(crate) fn told_commit(&self) -> u64 {
+        match self.standing {
+            Standing::Returned => self.returned_commit,
+            _ => self.commit,
+        }
+    }
+
+    /// The node as one whose process has just begun.
+    pub(crate) fn begin(&mut self, peers: &[Peer]) {
+        let before = self.standing;
+        self.take_over(&self.status(peers).after_restart());
+        if self.standing != before {
+            self.returned_commit = self.commit;
         }
     }
 
@@ -81,8 +102,8 @@ impl NodeRow {
     }
 
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let sql = "SELECT incarnation, floor, commit_number, clock, records, hints, generation, standing, filling_above, epoch \
-                   FROM node WHERE id = 0";
+        let sql = "SELECT incarnation, floor, commit_number, clock, records, hints, generation, standing, filling_above, epoch, \
+                   returned_commit FROM node WHERE id = 0";
         connection.prepare_cached(sql)?.query_row([], |row| {
             Ok(Self {
                 incarnation: unsigned(row, 0)?,
@@ -94,6 +115,7 @@ impl NodeRow {
                 generation: unsigned(row, 6)?,
                 standing: standing_from_sql(row, 7, 8)?,
                 epoch: row.get::<_, Option<i64>>(9)?.map(|epoch| Epoch(epoch.cast_unsigned())),
+                returned_commit: unsigned(row, 10)?,
             })
         })
     }
@@ -117,8 +139,8 @@ impl NodeRow {
     /// Writes the whole row.
     pub(crate) fn update_all(&self, connection: &Connection) -> rusqlite::Result<()> {
         self.update(connection)?;
-        let sql =
-            "UPDATE node SET incarnation = ?, generation = ?, standing = ?, filling_above = ?, epoch = ? WHERE id = 0";
+        let sql = "UPDATE node SET incarnation = ?, generation = ?, standing = ?, filling_above = ?, epoch = ?, returned_commit = ? \
+                   WHERE id = 0";
         let (standing, above) = standing_to_sql(self.standing);
         connection.prepare_cached(sql)?.execute(params![
             self.incarnation.cast_signed(),
@@ -126,6 +148,7 @@ impl NodeRow {
             standing,
             ballot_to_sql(above),
             self.epoch.map(|epoch| epoch.0.cast_signed()),
+            self.returned_commit.cast_signed(),
         ])?;
         Ok(())
     }

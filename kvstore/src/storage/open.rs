@@ -179,7 +179,7 @@ fn begin(connection: &mut Connection, forget_ring: bool) -> rusqlite::Result<(No
     let found = NodeRow::read(&transaction)?;
     let peers = node_row::read_peers(&transaction)?;
     let mut node = found;
-    node.take_over(&found.status(&peers).after_restart());
+    node.begin(&peers);
     if forget_ring {
         node.epoch = None;
     }

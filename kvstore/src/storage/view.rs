@@ -67,7 +67,7 @@ pub(crate) struct Filled {
 /// What the node tells of itself with every answer, as of its last commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Number of the last committed change.
+    /// Number of the last committed change; of a node that has just come back, the one it was found with.
     pub commit: u64,
     /// The node's floor.
     pub floor: Ballot,

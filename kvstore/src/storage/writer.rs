@@ -281,7 +281,7 @@ impl Writer {
 /// What the node tells of itself.
 pub(super) fn progress(node: &NodeRow) -> Progress {
     Progress {
-        commit: node.commit,
+        commit: node.told_commit(),
         floor: node.floor,
         incarnation: node.incarnation,
         standing: node.standing,

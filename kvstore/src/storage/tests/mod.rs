@@ -5,6 +5,7 @@ mod failures;
 mod group_commit;
 mod lists;
 mod membership;
+mod migration;
 mod model;
 mod serving;
 mod speed;
