@@ -31,6 +31,7 @@ use crate::errand;
 use crate::front::Front;
 use crate::hints::hand_over_record;
 use crate::pace::Pace;
+use crate::ring::Preference;
 use crate::upkeep::Upkeep;
 
 /// Between the two looks: far longer than a change is under way.
@@ -249,7 +250,7 @@ impl Pass<'_> {
     }
 
     /// Repairs one key; `None` when there is nothing to repair, else whether that went well, and how many strays there are.
-    async fn repair(&self, key: Key, accepted: Vec<Ballot>, answered: &[bool]) -> Option<(bool, usize)> {
+    async fn repair(&self, key: Key, listed: Vec<Ballot>, answered: &[bool]) -> Option<(bool, usize)> {
         let preference = Arc::clone(self.front.ring.preference(&key));
         if !preference.nodes.iter().all(|node| answered[*node]) {
             return None;
@@ -258,33 +259,44 @@ impl Pass<'_> {
             homes_differ,
             spares,
             strays,
-        } = judge(&preference, &accepted);
+        } = judge(&preference, &listed);
         if !homes_differ && spares.is_empty() && strays == 0 {
             return None;
         }
         self.pace.turn().await;
+        // The lists are not of one moment: what has moved since is a change under way, and no business of ours.
+        let held = self.read(&key, &preference).await?;
+        let moved = |(node, held): (&usize, &Held)| held.accepted != listed[*node];
+        if preference.nodes.iter().zip(&held).any(moved) {
+            return None;
+        }
         let mut well = true;
         if homes_differ {
             let outcome = self.front.run(&key, Command::Get, Consistency::Quorum).await;
             well &= matches!(outcome, Outcome::Answered { .. });
         }
         for rank in spares {
-            let node = preference.nodes[rank];
-            well &= match errand::ask(self.front, node, &key, Request::Read).await {
-                Some(Reply::Holds(Held {
-                    accepted,
-                    state: Some(state),
-                    ..
-                })) => hand_over_record(self.front, &key, &preference, rank, accepted, state).await,
-                // It has gone meanwhile.
-                Some(Reply::Holds(_)) => true,
-                _ => false,
+            let Held { accepted, state, .. } = &held[rank];
+            well &= match state {
+                Some(state) => hand_over_record(self.front, &key, &preference, rank, *accepted, state.clone()).await,
+                None => false,
             };
         }
-        if well && (homes_differ || strays == 0) {
+        if well && strays == 0 {
             self.front.metrics.key_repaired();
         }
         Some((well, strays))
+    }
+
+    /// What each node of a list holds of a key, by rank; `None` when one does not answer.
+    async fn read(&self, key: &Key, preference: &Preference) -> Option<Vec<Held>> {
+        let reads = preference.nodes.iter().map(|node| async {
+            match errand::ask(self.front, *node, key, Request::Read).await {
+                Some(Reply::Holds(held)) => Some(held),
+                _ => None,
+            }
+        });
+        join_all(reads).await.into_iter().collect()
     }
 }
 

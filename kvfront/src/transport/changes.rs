@@ -53,7 +53,7 @@ impl ChangesLine {
     async fn ask_inner(&mut self, front: &Front, node: usize, stretch: Stretch) -> Result<ChangesReply, String> {
         let request = ChangesRequest {
             clock: front.clocks.tick(),
-            epoch: register::Epoch::default(),
+            epoch: front.ring.epoch(),
             incarnation: stretch.incarnation,
             after_commit: stretch.after_commit,
             limit: stretch.limit,
