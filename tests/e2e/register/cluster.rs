@@ -3,6 +3,7 @@
 //! What a test does to a node it names by number: stores 0 to 2, fronts 0 and 1. Whatever blocks (starting a program) is done where it
 //! holds up neither the proxies nor the clients of the same runtime.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub(crate) const FRONTS: usize = 2;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How long a node that was down may take until every kvfront takes it for well again.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// How often the cluster is asked how it is.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a kvstore may take to refuse its database.
 const REFUSES_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes a "full" disk still has room for in each file: fewer than one page of the database.
@@ -100,6 +103,8 @@ pub(crate) struct Cluster {
     /// Where the fronts are now; the clients look here.
     pub(crate) front_urls: Arc<RwLock<Vec<String>>>,
     pub(crate) http: Client,
+    /// Incarnations of stores that are gone with their disks.
+    lost: BTreeSet<String>,
     dir: TempDir,
 }
 
@@ -124,6 +129,7 @@ impl Cluster {
             wires,
             front_urls: Arc::new(RwLock::new(vec![String::new(); FRONTS])),
             http: client(),
+            lost: BTreeSet::new(),
             dir,
         };
         for front in 0..FRONTS {
@@ -198,15 +204,13 @@ impl Cluster {
         self.fronts[n].set_clock_offset(offset_ms);
     }
 
-    /// The disk of a store is swapped for an empty one.
-    pub(crate) fn replace_disk(&mut self, n: usize) {
-        self.stores[n].kill();
-        self.remove_database(n);
-        self.start_store(n);
-    }
-
-    /// Takes away a stopped store's database.
-    pub(crate) fn remove_database(&self, n: usize) {
+    /// Stops a store and takes its disk away: on its next start it finds none. Asks the others who it was, to know it from who it will be.
+    pub(crate) async fn lose_disk(&mut self, n: usize) {
+        self.kill_store(n);
+        for front in 0..FRONTS {
+            let incarnation = self.node_view(front, n).await["incarnation"].clone();
+            self.lost.extend(incarnation.as_str().map(str::to_owned));
+        }
         let file = database(self.dir.path(), n);
         for ending in ["", "-wal", "-shm"] {
             match fs::remove_file(format!("{}{ending}", text(&file))) {
@@ -214,6 +218,12 @@ impl Cluster {
                 _ => {}
             }
         }
+    }
+
+    /// The disk of a store is swapped for an empty one.
+    pub(crate) async fn replace_disk(&mut self, n: usize) {
+        self.lose_disk(n).await;
+        self.start_store(n);
     }
 
     /// Stops a store, writes nonsense over every second page of its database, and gives what the program says when it is started on it.
@@ -310,13 +320,13 @@ impl Cluster {
     /// Waits until every front takes every store for well, all of them vote, and no hint waits: the next fault may come.
     pub(crate) async fn whole(&self) -> Duration {
         let mut last = Value::Null;
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         loop {
             let mut whole = true;
             for front in 0..FRONTS {
                 let view = self.view(front).await;
-                whole &= is_whole(&view);
-                if !is_whole(&view) {
+                if !self.is_whole(&view) {
+                    whole = false;
                     last = view;
                 }
             }
@@ -327,16 +337,17 @@ impl Cluster {
                 begun.elapsed() < BACK_WITHIN,
                 "the cluster is not whole within {BACK_WITHIN:?}: {last:#}"
             );
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-}
 
-/// All nodes are up and vote, and no hint waits.
-fn is_whole(view: &Value) -> bool {
-    let nodes = view["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-    let well = |node: &Value| node["up"] == true && node.get("standing").is_none_or(|standing| standing == "voting");
-    nodes.len() == STORES && nodes.iter().all(well) && view["hints_waiting"] == 0
+    /// All stores are up and vote, none of them is known by what it was before it lost its disk, and no hint waits.
+    fn is_whole(&self, view: &Value) -> bool {
+        let nodes = view["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_of_today = |node: &Value| node["incarnation"].as_str().is_some_and(|is| !self.lost.contains(is));
+        let well = |node: &Value| node["up"] == true && node["standing"] == "voting" && is_of_today(node);
+        nodes.len() == STORES && nodes.iter().all(well) && view["hints_waiting"] == 0
+    }
 }
 
 /// The proxies, by front and store.

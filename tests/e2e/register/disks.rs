@@ -44,7 +44,6 @@ async fn a_full_disk_and_room_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "until a replaced disk is refilled"]
 async fn a_damaged_database_is_refused_and_replaced() {
     let _turn = turn().await;
     let mut scene = Scene::start("damage", 9).await;
@@ -64,7 +63,7 @@ async fn a_damaged_database_is_refused_and_replaced() {
             SHORT_FAULT,
         )
         .await;
-    scene.cluster.replace_disk(1);
+    scene.cluster.replace_disk(1).await;
     scene.recovers().await;
     scene.cluster.kill_store(0);
     scene
@@ -79,13 +78,12 @@ async fn a_damaged_database_is_refused_and_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "until a replaced disk is refilled"]
 async fn a_new_disk_is_filled_before_it_counts() {
     let _turn = turn().await;
     let mut scene = Scene::start("replaced", 10).await;
     for (replaced, killed) in [(0, 1), (2, 0)] {
         scene.load.watch_gaps();
-        scene.cluster.replace_disk(replaced);
+        scene.cluster.replace_disk(replaced).await;
         scene
             .goes_on(
                 ANSWERED_AGAIN_WITHIN,

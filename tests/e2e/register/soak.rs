@@ -73,7 +73,6 @@ struct Tally {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "until a replaced disk is refilled"]
 async fn soak() {
     let _turn = turn().await;
     let (span, seed) = (
@@ -89,7 +88,7 @@ async fn soak() {
         let (fault, node) = (FAULTS[rng.random_range(0..FAULTS.len())], rng.random_range(0..STORES));
         let lasting = Duration::from_millis(rng.random_range(FAULT_MS));
         scene.load.watch_gaps();
-        strike(&mut scene, fault, node);
+        strike(&mut scene, fault, node).await;
         scene.load.go_on(lasting).await;
         relieve(&mut scene, fault, node);
         let recovery = scene.cluster.whole().await;
@@ -131,16 +130,13 @@ async fn soak() {
     }
 }
 
-fn strike(scene: &mut Scene, fault: Fault, node: usize) {
+async fn strike(scene: &mut Scene, fault: Fault, node: usize) {
     match fault {
         Fault::Killed => scene.cluster.kill_store(node),
         Fault::Paused => scene.cluster.pause_store(node),
         Fault::Isolated => scene.cluster.wire_store(node, Wire::CUT),
         Fault::NotHeard => scene.cluster.wire_store(node, Wire::NO_ANSWERS),
-        Fault::Replaced => {
-            scene.cluster.kill_store(node);
-            scene.cluster.remove_database(node);
-        }
+        Fault::Replaced => scene.cluster.lose_disk(node).await,
     }
 }
 
