@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use kv_api::{CasAnswer, Item, LockAnswer, PutAnswer, RawValue, Version};
+use kv_api::{CasAnswer, Item, LockAnswer, PutAnswer, RawValue, RequestName, Version};
 use register::change::{Answer, Command, Expect};
 use register::proposer::{Consistency, Outcome};
 use register::{Ballot, Key};
 
-use crate::front::Front;
+use crate::front::{ClientRequest, Front};
 
 /// What an operation needs besides [`Front`].
 #[derive(Debug)]
@@ -20,6 +20,24 @@ pub struct Ops {
     pub default_consistency: Consistency,
     /// Largest value, in bytes of JSON text.
     pub max_value_bytes: usize,
+}
+
+/// A change as its client named it, and which attempt at it this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The name, the same in all attempts.
+    pub name: RequestName,
+    /// It is known that no other attempt was made before.
+    pub is_first: bool,
+}
+
+impl Attempt {
+    fn request(self) -> ClientRequest {
+        ClientRequest {
+            id: self.name.id(),
+            first_attempt_unix_ms: (!self.is_first).then(|| self.name.first_attempt_unix_ms()),
+        }
+    }
 }
 
 /// Why an operation has no proper answer. Says nothing of HTTP; `api::errors` does.
@@ -34,6 +52,14 @@ pub enum OpError {
     /// A part of the call has the wrong shape; the text names it.
     #[error("{0}")]
     Invalid(String),
+    /// A change is named in a way that cannot be used.
+    #[error("{field}: {problem}")]
+    Named {
+        /// The header or field.
+        field: &'static str,
+        /// What is wrong, and what was expected.
+        problem: String,
+    },
     /// The value is too large.
     #[error("value: it has {bytes} bytes; at most {max} are allowed (MAX_VALUE_BYTES)")]
     TooLarge {
@@ -115,16 +141,18 @@ impl Ops {
         ttl_sec: Option<f64>,
         fence: Option<u64>,
         consistency: Option<Consistency>,
+        attempt: Option<Attempt>,
     ) -> Result<PutAnswer, OpError> {
         let register = data_key(key)?;
         let value = self.checked_value(value)?;
         let ttl_ms = ttl_sec.map(kv_api::ttl_ms).transpose()?;
         let rf = self.front.ring.rf();
         match self
-            .run(
+            .change(
                 &register,
                 Command::Put { value, ttl_ms, fence },
                 self.consistency(consistency),
+                attempt,
             )
             .await?
         {
@@ -158,6 +186,7 @@ impl Ops {
         version: Option<Option<Version>>,
         new: &str,
         fence: Option<u64>,
+        attempt: Option<Attempt>,
     ) -> Result<CasAnswer, OpError> {
         let register = data_key(key)?;
         let new = self.checked_value(new)?;
@@ -167,7 +196,12 @@ impl Ops {
             (old, None) => Expect::Value(old.unwrap_or(serde_json::Value::Null)),
         };
         match self
-            .run(&register, Command::Cas { expect, new, fence }, Consistency::Quorum)
+            .change(
+                &register,
+                Command::Cas { expect, new, fence },
+                Consistency::Quorum,
+                attempt,
+            )
             .await?
         {
             (Answer::Swapped { version }, _) => Ok(swapped(Some(version))),
@@ -179,11 +213,22 @@ impl Ops {
     ///
     /// # Errors
     /// Those of any operation.
-    pub async fn delete(&self, key: &str, version: Option<&Version>, fence: Option<u64>) -> Result<CasAnswer, OpError> {
+    pub async fn delete(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        fence: Option<u64>,
+        attempt: Option<Attempt>,
+    ) -> Result<CasAnswer, OpError> {
         let register = data_key(key)?;
         let version = version.map(parse_version).transpose()?;
         match self
-            .run(&register, Command::Delete { version, fence }, Consistency::Quorum)
+            .change(
+                &register,
+                Command::Delete { version, fence },
+                Consistency::Quorum,
+                attempt,
+            )
             .await?
         {
             (Answer::Written { .. } | Answer::Swapped { .. } | Answer::Absent, _) => Ok(swapped(None)),
@@ -195,19 +240,29 @@ impl Ops {
     ///
     /// # Errors
     /// Those of any operation. A lock that is held is an answer, not an error.
-    pub async fn acquire(&self, name: &str, ttl_sec: Option<f64>, owner: Option<&str>) -> Result<LockAnswer, OpError> {
+    pub async fn acquire(
+        &self,
+        name: &str,
+        ttl_sec: Option<f64>,
+        owner: Option<&str>,
+        attempt: Option<Attempt>,
+    ) -> Result<LockAnswer, OpError> {
         let register = lock_key(name)?;
         let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
         if let Some(owner) = owner {
             kv_api::check_name("owner", owner)?;
         }
-        let token: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+        // Every attempt at one change asks for the same token, or the one that finds the lock taken would not know it as its own.
+        let token: Arc<str> = match attempt {
+            Some(attempt) => attempt.name.lock_token().into(),
+            None => format!("{:032x}", rand::random::<u128>()).into(),
+        };
         let command = Command::Acquire {
             token,
             owner: owner.map(Arc::from),
             ttl_ms,
         };
-        match self.run(&register, command, Consistency::Quorum).await? {
+        match self.change(&register, command, Consistency::Quorum, attempt).await? {
             (
                 Answer::Locked {
                     token,
@@ -243,18 +298,19 @@ impl Ops {
     ///
     /// # Errors
     /// Those of any operation.
-    pub async fn release(&self, name: &str, token: Option<&str>) -> Result<bool, OpError> {
+    pub async fn release(&self, name: &str, token: Option<&str>, attempt: Option<Attempt>) -> Result<bool, OpError> {
         let register = lock_key(name)?;
         if let Some(token) = token {
             kv_api::check_name("token", token)?;
         }
         match self
-            .run(
+            .change(
                 &register,
                 Command::Release {
                     token: token.map(Arc::from),
                 },
                 Consistency::Quorum,
+                attempt,
             )
             .await?
         {
@@ -267,18 +323,25 @@ impl Ops {
     ///
     /// # Errors
     /// Those of any operation.
-    pub async fn renew(&self, name: &str, token: &str, ttl_sec: Option<f64>) -> Result<LockAnswer, OpError> {
+    pub async fn renew(
+        &self,
+        name: &str,
+        token: &str,
+        ttl_sec: Option<f64>,
+        attempt: Option<Attempt>,
+    ) -> Result<LockAnswer, OpError> {
         let register = lock_key(name)?;
         kv_api::check_name("token", token)?;
         let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
         match self
-            .run(
+            .change(
                 &register,
                 Command::Renew {
                     token: token.into(),
                     ttl_ms,
                 },
                 Consistency::Quorum,
+                attempt,
             )
             .await?
         {
@@ -299,8 +362,39 @@ impl Ops {
         }
     }
 
+    /// Reads the headers of a named change, or the field of a named operation.
+    ///
+    /// # Errors
+    /// [`OpError::Named`]: no UUID of version 7, or its time is further ahead of this clock than clocks may be apart.
+    pub fn attempt(&self, field: &'static str, name: &str, is_first: bool) -> Result<Attempt, OpError> {
+        let wrong = |problem: String| OpError::Named { field, problem };
+        let name: RequestName = name
+            .parse()
+            .map_err(|e: kv_api::ParseRequestNameError| wrong(e.to_string()))?;
+        let clocks = &self.front.clocks;
+        let (now_ms, max_ms) = (clocks.now_unix_ms(), clocks.max_skew_ms());
+        let ahead_ms = name.first_attempt_unix_ms().saturating_sub(now_ms);
+        if ahead_ms > max_ms {
+            return Err(wrong(format!(
+                "its time is {ahead_ms} ms ahead of this clock; at most {max_ms} ms are accepted (MAX_CLOCK_SKEW_MS)"
+            )));
+        }
+        Ok(Attempt { name, is_first })
+    }
+
     async fn run(&self, key: &Key, command: Command, consistency: Consistency) -> Result<(Answer, usize), OpError> {
-        match self.front.run(key, command, consistency).await {
+        self.change(key, command, consistency, None).await
+    }
+
+    async fn change(
+        &self,
+        key: &Key,
+        command: Command,
+        consistency: Consistency,
+        attempt: Option<Attempt>,
+    ) -> Result<(Answer, usize), OpError> {
+        let request = attempt.map(Attempt::request);
+        match self.front.run_with(key, command, consistency, request).await {
             Outcome::Answered { answer, copies } => Ok((answer, copies)),
             failed => Err(failure(&self.front, key, failed)),
         }

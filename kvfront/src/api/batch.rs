@@ -7,20 +7,29 @@ use std::collections::HashMap;
 
 use axum::extract::State;
 use futures_util::stream::{self, StreamExt};
-use kv_api::{BatchAnswer, BatchBody, BatchOp, OkAnswer};
+use kv_api::{BatchAnswer, BatchOp, NamedBatchBody, NamedOp, OkAnswer};
 use serde::Serialize;
 use serde_json::{Value, json};
 use service::http::{ApiError, Json};
 
 use super::Api;
-use crate::ops::{OpError, Ops};
+use super::named::Named;
+use crate::ops::{Attempt, OpError, Ops};
 
 /// Keys of one batch that are worked on at a time.
 const BATCH_PARALLEL_KEYS: usize = 128;
 /// Status of what an ordered batch did not run.
 const NOT_RUN: u16 = 424;
 
-pub(super) async fn batch(State(api): State<Api>, Json(body): Json<BatchBody>) -> Result<Json<BatchAnswer>, ApiError> {
+/// An operation, and its change's name as far as there is one.
+type Op = (BatchOp, Option<Attempt>);
+
+pub(super) async fn batch(
+    State(api): State<Api>,
+    named: Named,
+    Json(body): Json<NamedBatchBody>,
+) -> Result<Json<BatchAnswer>, ApiError> {
+    named.check_batch()?;
     let ops = body.ops.len();
     if ops > kv_api::MAX_BATCH_OPS {
         let detail = format!(
@@ -29,11 +38,12 @@ pub(super) async fn batch(State(api): State<Api>, Json(body): Json<BatchBody>) -
         );
         return Err(ApiError::too_large(detail).with("field", "ops"));
     }
+    let all = named_ops(&api.ops, &named, body.ops)?;
     let results = if body.ordered {
-        api.run(move |ops| async move { Ok(run_ordered(&ops, body.ops).await) })
+        api.run(move |ops| async move { Ok(run_ordered(&ops, all).await) })
             .await?
     } else {
-        let groups = group_by_key(body.ops);
+        let groups = group_by_key(all);
         let at_once = groups.len().min(BATCH_PARALLEL_KEYS);
         api.run_sized(
             at_once,
@@ -44,12 +54,22 @@ pub(super) async fn batch(State(api): State<Api>, Json(body): Json<BatchBody>) -
     Ok(Json(BatchAnswer { results }))
 }
 
+/// A name that cannot be used refuses the whole batch, before anything of it was done.
+fn named_ops(all: &Ops, named: &Named, ops: Vec<NamedOp>) -> Result<Vec<Op>, OpError> {
+    ops.into_iter()
+        .map(|NamedOp { op, request_id }| {
+            let attempt = named.attempt_in_batch(all, request_id.as_deref())?;
+            Ok((op, attempt))
+        })
+        .collect()
+}
+
 /// The operations of each key, each with its place in the batch.
-fn group_by_key(ops: Vec<BatchOp>) -> Vec<Vec<(usize, BatchOp)>> {
+fn group_by_key(ops: Vec<Op>) -> Vec<Vec<(usize, Op)>> {
     let mut places: HashMap<(String, bool), usize> = HashMap::new();
-    let mut groups: Vec<Vec<(usize, BatchOp)>> = Vec::new();
+    let mut groups: Vec<Vec<(usize, Op)>> = Vec::new();
     for (index, op) in ops.into_iter().enumerate() {
-        let (key, is_lock) = op.target();
+        let (key, is_lock) = op.0.target();
         let place = *places.entry((key.to_owned(), is_lock)).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
@@ -59,7 +79,7 @@ fn group_by_key(ops: Vec<BatchOp>) -> Vec<Vec<(usize, BatchOp)>> {
     groups
 }
 
-async fn run_grouped(all: &Ops, groups: Vec<Vec<(usize, BatchOp)>>, ops: usize) -> Vec<Value> {
+async fn run_grouped(all: &Ops, groups: Vec<Vec<(usize, Op)>>, ops: usize) -> Vec<Value> {
     let mut results = vec![Value::Null; ops];
     let mut running = stream::iter(groups)
         .map(|group| async move {
@@ -78,7 +98,7 @@ async fn run_grouped(all: &Ops, groups: Vec<Vec<(usize, BatchOp)>>, ops: usize) 
     results
 }
 
-async fn run_ordered(all: &Ops, ops: Vec<BatchOp>) -> Vec<Value> {
+async fn run_ordered(all: &Ops, ops: Vec<Op>) -> Vec<Value> {
     let mut results = Vec::with_capacity(ops.len());
     let mut stopped_at = None;
     for (index, op) in ops.into_iter().enumerate() {
@@ -100,7 +120,7 @@ async fn run_ordered(all: &Ops, ops: Vec<BatchOp>) -> Vec<Value> {
 }
 
 /// Runs one operation: the body of its own call, with the status added.
-async fn run_one(all: &Ops, op: BatchOp) -> Value {
+async fn run_one(all: &Ops, (op, attempt): Op) -> Value {
     match op {
         BatchOp::Get { key } => answer(all.get(&key, None).await),
         BatchOp::Put {
@@ -108,17 +128,21 @@ async fn run_one(all: &Ops, op: BatchOp) -> Value {
             value,
             ttl_sec,
             fence,
-        } => answer(all.put(&key, &value.to_string(), ttl_sec, fence, None).await),
+        } => answer(all.put(&key, &value.to_string(), ttl_sec, fence, None, attempt).await),
         BatchOp::Cas {
             key,
             old,
             version,
             new,
             fence,
-        } => answer(all.cas(&key, old, version, &new.to_string(), fence).await),
-        BatchOp::Delete { key, version } => answer(all.delete(&key, version.as_ref(), None).await),
-        BatchOp::Lock { key, ttl_sec, owner } => answer(all.acquire(&key, ttl_sec, owner.as_deref()).await),
-        BatchOp::Unlock { key, token } => answer(all.release(&key, token.as_deref()).await.map(|ok| OkAnswer { ok })),
+        } => answer(all.cas(&key, old, version, &new.to_string(), fence, attempt).await),
+        BatchOp::Delete { key, version } => answer(all.delete(&key, version.as_ref(), None, attempt).await),
+        BatchOp::Lock { key, ttl_sec, owner } => answer(all.acquire(&key, ttl_sec, owner.as_deref(), attempt).await),
+        BatchOp::Unlock { key, token } => answer(
+            all.release(&key, token.as_deref(), attempt)
+                .await
+                .map(|ok| OkAnswer { ok }),
+        ),
     }
 }
 
@@ -153,7 +177,7 @@ mod tests {
             key: "a".to_owned(),
             token: None,
         };
-        let groups = group_by_key(vec![get("a"), get("b"), get("a"), unlock]);
+        let groups = group_by_key([get("a"), get("b"), get("a"), unlock].map(|op| (op, None)).into());
         let places: Vec<Vec<usize>> = groups
             .iter()
             .map(|group| group.iter().map(|(index, _)| *index).collect())

@@ -16,6 +16,7 @@ impl From<OpError> for ApiError {
             OpError::NotFound => Self::not_found(detail),
             OpError::Rule(rule) => rule_error(&rule),
             OpError::Invalid(_) => Self::invalid(detail),
+            OpError::Named { field, .. } => Self::invalid(detail).with("field", field),
             OpError::TooLarge { .. } => Self::too_large(detail),
             OpError::NotStarted(reason) => not_started(&reason),
             OpError::Unavailable {

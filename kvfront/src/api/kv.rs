@@ -12,6 +12,7 @@ use service::http::{ApiError, Json, Query};
 
 use super::Api;
 use super::errors::rule_error;
+use super::named::Named;
 use crate::scan::{self, ScanRange};
 
 /// The key of the path, decoded from its raw form: an encoded `/` or `:` is part of the key, and so is a plain one.
@@ -59,11 +60,13 @@ pub(super) async fn put_key(
     State(api): State<Api>,
     PathKey(key): PathKey,
     Query(query): Query<ConsistencyQuery>,
+    named: Named,
     Json(body): Json<PutBody>,
 ) -> Result<Response, ApiError> {
     let consistency = query.consistency.map(consistency);
+    let attempt = named.attempt(&api.ops)?;
     let put = move |ops: std::sync::Arc<crate::ops::Ops>| async move {
-        ops.put(&key, body.value.get(), body.ttl_sec, body.fence, consistency)
+        ops.put(&key, body.value.get(), body.ttl_sec, body.fence, consistency, attempt)
             .await
     };
     let answer = api.run(put).await?;
@@ -75,14 +78,21 @@ pub(super) async fn delete_key(
     State(api): State<Api>,
     PathKey(key): PathKey,
     Query(query): Query<DeleteQuery>,
+    named: Named,
 ) -> Result<Json<CasAnswer>, ApiError> {
+    let attempt = named.attempt(&api.ops)?;
     let DeleteQuery { version, fence } = query;
-    api.run(move |ops| async move { ops.delete(&key, version.as_ref(), fence).await })
+    api.run(move |ops| async move { ops.delete(&key, version.as_ref(), fence, attempt).await })
         .await
         .map(Json)
 }
 
-pub(super) async fn cas(State(api): State<Api>, Json(body): Json<CasBody>) -> Result<Json<CasAnswer>, ApiError> {
+pub(super) async fn cas(
+    State(api): State<Api>,
+    named: Named,
+    Json(body): Json<CasBody>,
+) -> Result<Json<CasAnswer>, ApiError> {
+    let attempt = named.attempt(&api.ops)?;
     let CasBody {
         key,
         old,
@@ -90,7 +100,7 @@ pub(super) async fn cas(State(api): State<Api>, Json(body): Json<CasBody>) -> Re
         new,
         fence,
     } = body;
-    api.run(move |ops| async move { ops.cas(&key, old, version, new.get(), fence).await })
+    api.run(move |ops| async move { ops.cas(&key, old, version, new.get(), fence, attempt).await })
         .await
         .map(Json)
 }

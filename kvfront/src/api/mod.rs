@@ -7,6 +7,7 @@ mod batch;
 mod errors;
 mod kv;
 mod lock;
+mod named;
 mod watch;
 
 use std::sync::Arc;

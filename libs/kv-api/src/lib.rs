@@ -2,12 +2,16 @@
 //!
 //! Values travel as raw JSON text ([`RawValue`]), so that a number comes back exactly as it was written.
 
+mod request;
+
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use register::Ballot;
 use serde::{Deserialize, Serialize};
 pub use serde_json::value::RawValue;
+
+pub use request::{ParseRequestNameError, REQUEST_ATTEMPT_HEADER, REQUEST_ID_HEADER, RequestName};
 
 /// Longest key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1_024;
@@ -397,6 +401,27 @@ pub struct BatchBody {
     pub ordered: bool,
 }
 
+/// Body of `POST /kv/batch` as a coordinator takes it: [`BatchBody`], with names of changes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NamedBatchBody {
+    /// As in [`BatchBody`].
+    pub ops: Vec<NamedOp>,
+    /// As in [`BatchBody`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ordered: bool,
+}
+
+/// One operation of a batch, and the name of the change it makes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NamedOp {
+    /// The operation.
+    #[serde(flatten)]
+    pub op: BatchOp,
+    /// A [`RequestName`], as [`REQUEST_ID_HEADER`] carries it for a single change.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request_id: Option<String>,
+}
+
 /// One operation of a batch: the same fields as the call of its name. Values are parsed here (a tagged enum cannot hold raw text), so an
 /// integer beyond 64 bits comes back as a floating-point number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -548,6 +573,31 @@ mod tests {
         assert_eq!(cas(r#"{"key":"k","new":null}"#).new.get(), "null");
         let refused: CasAnswer = serde_json::from_str(r#"{"ok":false,"current":null}"#).unwrap();
         assert_eq!(refused.current.unwrap().get(), "null");
+    }
+
+    #[test]
+    fn named_operations_are_operations() {
+        let text = r#"{"op":"cas","key":"k","version":null,"new":{"a":[1,2.5]},"request_id":"x"}"#;
+        let named: NamedOp = serde_json::from_str(text).unwrap();
+        assert_eq!(named.request_id.as_deref(), Some("x"));
+        assert!(matches!(
+            &named.op,
+            BatchOp::Cas {
+                version: Some(None),
+                old: None,
+                ..
+            }
+        ));
+        let plain: NamedOp = serde_json::from_str(r#"{"op":"get","key":"k"}"#).unwrap();
+        assert_eq!(serde_json::to_string(&plain).unwrap(), r#"{"op":"get","key":"k"}"#);
+        let back: BatchOp = serde_json::from_str(&serde_json::to_string(&named).unwrap()).unwrap();
+        assert!(matches!(
+            back,
+            BatchOp::Cas {
+                version: Some(None),
+                ..
+            }
+        ));
     }
 
     #[test]
