@@ -10,7 +10,7 @@ use crate::world::{US_PER_MS, What, World, small};
 const HOUR_MS: i64 = 3_600_000;
 
 /// One way for things to go wrong, named by a letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Nemesis(u8);
 
 /// The letters and what they stand for, for `--help` and for the page on failing seeds.
@@ -82,6 +82,12 @@ impl Nemeses {
 impl Nemesis {
     fn letter(self) -> char {
         LETTERS[usize::from(self.0)].0
+    }
+}
+
+impl fmt::Debug for Nemesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.letter(), LETTERS[usize::from(self.0)].1)
     }
 }
 
@@ -235,7 +241,10 @@ impl World<'_> {
     /// Takes a copy of the disk, or goes back to the one it took.
     fn roll_back(&mut self, node: usize, lasts_us: u64) -> bool {
         if self.nodes[node].backup.is_none() {
-            self.nodes[node].backup = Some(self.nodes[node].disk.clone());
+            // Not of a node that is being filled: a copy of that would count for what it was given by then (see the results).
+            if self.nodes[node].votes() {
+                self.nodes[node].backup = Some(self.nodes[node].disk.clone());
+            }
             return false;
         }
         if !self.may_lose_disk(node) || !self.is_remembered_beyond_backup(node) {

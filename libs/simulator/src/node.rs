@@ -55,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) start: u32,
     /// Changes that wait for the writer.
     pub(crate) waiting: Vec<Message>,
+    /// Something was changed since the last commit.
+    changed: bool,
     /// What reached it while it was paused.
     pub(crate) deferred: Vec<What>,
     /// What an early answer was given for, and a crash takes back. Empty unless a tooth bites.
@@ -73,6 +75,7 @@ impl Node {
             full: false,
             start: 0,
             waiting: Vec::new(),
+            changed: false,
             deferred: Vec::new(),
             undo: Vec::new(),
         }
@@ -117,6 +120,7 @@ impl Node {
         }
         let (record, status) = (&mut self.disk.records[key], &mut self.disk.status);
         let decision = decide_as(status.standing, record.as_ref(), status.floor, request);
+        self.changed |= decision.change != Change::Nothing;
         apply(record, &mut status.floor, decision)
     }
 
@@ -130,6 +134,9 @@ impl Node {
     /// A commit has happened.
     pub(crate) fn made_durable(&mut self) {
         self.undo.clear();
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
         self.disk.status.commit += 1;
         self.disk.clock = self.disk.clock.max(self.clock.last()).max(self.disk.status.floor.time);
     }
@@ -139,6 +146,7 @@ impl Node {
         self.up = false;
         self.paused = false;
         self.waiting.clear();
+        self.changed = false;
         self.deferred.clear();
         self.start += 1;
         for (key, record, floor) in self.undo.drain(..).rev() {
