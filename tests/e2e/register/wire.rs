@@ -27,9 +27,14 @@ pub(crate) enum Told {
 
 /// A client with connections of its own.
 pub(crate) fn client() -> Client {
+    patient_client(CALL_TIMEOUT)
+}
+
+/// The same, for calls that may take longer than an operation's deadline.
+pub(crate) fn patient_client(call_timeout: Duration) -> Client {
     Client::builder()
         .no_proxy()
-        .timeout(CALL_TIMEOUT)
+        .timeout(call_timeout)
         .connect_timeout(CONNECT_TIMEOUT)
         // A call that is quietly sent twice would not be the one that is judged.
         .retry(reqwest::retry::never())
