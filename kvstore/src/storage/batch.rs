@@ -9,7 +9,7 @@ use register::{Ballot, Key, RequestId, acceptor};
 use rusqlite::Connection;
 
 use super::StoreError;
-use super::job::Sender;
+use super::job::Origin;
 use super::node_row::NodeRow;
 use super::rows::{self, Stored};
 use super::view::View;
@@ -66,15 +66,15 @@ impl<'a> Batch<'a> {
         (self.node, Changes { slots, accepted })
     }
 
-    pub(crate) fn decide(&mut self, from: Sender, key: &Key, request: &Request) -> Reply {
+    pub(crate) fn decide(&mut self, from: Origin, key: &Key, request: &Request) -> Reply {
         let slot = match slot(&mut self.keys, self.view, self.connection, key) {
             Ok(slot) => slot,
             Err(reason) => return Reply::Failed { reason },
         };
         let (record, floor) = (slot.now.as_ref().map(|stored| &stored.record), self.node.floor);
         let decision = match from {
-            Sender::Coordinator => acceptor::decide_as(self.node.standing, record, floor, request),
-            Sender::Local => acceptor::decide(record, floor, request),
+            Origin::Coordinator => acceptor::decide_as(self.node.standing, record, floor, request),
+            Origin::Local => acceptor::decide(record, floor, request),
         };
         match decision.change {
             acceptor::Change::Nothing => {}
@@ -125,7 +125,7 @@ impl<'a> Batch<'a> {
                 reserve: None,
                 hint_for: None,
             };
-            match self.decide(Sender::Local, key, &accept) {
+            match self.decide(Origin::Local, key, &accept) {
                 Reply::Accepted { .. } => return Ok(applied.answer),
                 Reply::Refused { higher } => ballot = clock.ballot_above(higher)?,
                 Reply::Fenced { fence } => return Ok(Answer::FenceTooLow { seen: fence }),

@@ -10,7 +10,7 @@ use super::StoreError;
 
 /// Who wants something decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sender {
+pub(crate) enum Origin {
     /// A coordinator, which is answered as the node's standing allows.
     Coordinator,
     /// This node's own KV API, which always works: it acts on one replica, outside the cluster's guarantee.
@@ -23,7 +23,7 @@ pub(crate) enum Job {
     /// Decide protocol requests in order.
     Decide {
         requests: Vec<(Key, Request)>,
-        from: Sender,
+        from: Origin,
         answer: oneshot::Sender<Result<Vec<Reply>, StoreError>>,
     },
     /// Change a key with a ballot of the node's own.

@@ -3,6 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use register::Standing;
 use service::metrics::Metrics;
 
 /// Bounds of the batch size histogram, in requests per transaction.
@@ -29,6 +30,7 @@ pub struct StoreMetrics {
     pub records: Gauge,
     /// Records held for another node.
     pub hints: Gauge,
+    pub(crate) voting: Gauge,
 }
 
 impl StoreMetrics {
@@ -53,12 +55,17 @@ impl StoreMetrics {
             cache_bytes: gauge("cache_bytes", "Bytes in the cache"),
             records: gauge("records", "Records held, tombstones and promises included"),
             hints: gauge("hints", "Records held for another node"),
+            voting: gauge("voting", "1 while the node counts for all its keys, else 0"),
         }
     }
 
     pub(crate) fn show_cache(&self, (items, bytes): (usize, usize)) {
         self.cache_items.set(saturating(items as u64));
         self.cache_bytes.set(saturating(bytes as u64));
+    }
+
+    pub(crate) fn show_standing(&self, standing: Standing) {
+        self.voting.set((standing == Standing::Voting).into());
     }
 
     pub(crate) fn show_records(&self, records: u64, hints: u64) {

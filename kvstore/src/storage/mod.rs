@@ -63,7 +63,7 @@ pub use view::Progress;
 use crate::clock::{NodeClock, WallClock};
 use feed::Feed;
 use health::Health;
-use job::{Job, Sender};
+use job::{Job, Origin};
 use reader::Readers;
 use tree::SharedTree;
 use view::View;
@@ -164,6 +164,15 @@ impl Store {
             );
         }
         options.metrics.show_records(node.records, node.hints);
+        options.metrics.show_standing(node.standing);
+        tracing::info!(
+            standing = ?node.standing,
+            generation = node.generation,
+            incarnation = node.incarnation,
+            commit = node.commit,
+            epoch = ?node.epoch,
+            "the database is open"
+        );
         let health = Arc::default();
         let writer = Writer {
             connection: opened.writer,
@@ -221,7 +230,7 @@ impl Store {
     /// Only [`StoreError::Closed`], and [`StoreError::Unknown`] when it may or may not have taken effect. Everything that was certainly
     /// not stored is a [`Reply::Failed`].
     pub async fn decide(&self, requests: Vec<(Key, Request)>) -> Result<Vec<Reply>, StoreError> {
-        self.decide_for(Sender::Coordinator, requests).await
+        self.decide_for(Origin::Coordinator, requests).await
     }
 
     /// As [`Self::decide`], for this node's own KV API, whatever its standing. Outside the cluster's guarantee.
@@ -229,11 +238,11 @@ impl Store {
     /// # Errors
     /// As [`Self::decide`].
     pub async fn decide_locally(&self, key: Key, request: Request) -> Result<Reply, StoreError> {
-        let mut replies = self.decide_for(Sender::Local, vec![(key, request)]).await?;
+        let mut replies = self.decide_for(Origin::Local, vec![(key, request)]).await?;
         replies.pop().ok_or(StoreError::Closed)
     }
 
-    async fn decide_for(&self, from: Sender, requests: Vec<(Key, Request)>) -> Result<Vec<Reply>, StoreError> {
+    async fn decide_for(&self, from: Origin, requests: Vec<(Key, Request)>) -> Result<Vec<Reply>, StoreError> {
         let count = requests.len();
         let result = self.ask(|answer| Job::Decide { requests, from, answer }).await;
         match result {

@@ -95,6 +95,7 @@ impl Writer {
             self.feed.reset(node.incarnation, node.commit);
         }
         self.metrics.show_records(node.records, node.hints);
+        self.metrics.show_standing(node.standing);
         self.view.end_node(progress(&node));
         self.metrics.show_cache(self.view.cache_size());
         Ok(())

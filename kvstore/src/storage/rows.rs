@@ -10,7 +10,7 @@ use register::{Ballot, HlcTime, Key, Lineage, Record, RequestId, State};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-/// Columns of a record in the order [`record_from_row`] expects, the key last.
+/// Columns of a record in the order [`stored_from_row`] expects, the key last.
 macro_rules! columns {
     () => {
         "commit_number, accepted, promised, floor, hint_for, version, fence, expires_at_ms, lineage, value, key"

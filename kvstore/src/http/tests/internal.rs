@@ -59,7 +59,9 @@ async fn a_node_tells_its_standing_and_counts_only_when_admitted() {
     assert_eq!((page.standing, page.records.len()), (Standing::Blank, 1));
     assert_eq!(bench.data("/kv/a").await, json!(1), "its own API works all the same");
 
+    assert!(bench.metrics().await.contains("kvstore_voting 0"));
     bench.admit().await;
+    assert!(bench.metrics().await.contains("kvstore_voting 1"));
     let reply = bench.exchange(&requests()).await;
     assert_eq!(reply.standing, Standing::Voting);
     assert!(matches!(reply.replies[..], [Reply::Holds(_), Reply::Accepted { .. }]));
