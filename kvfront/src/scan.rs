@@ -9,7 +9,7 @@
 //! - A key is taken as it is when a quorum of its list holds exactly the newest ballot seen, not expired. All else (a copy behind, a
 //!   value past its end, a possible tombstone) is read by a proper get.
 //! - Nodes may be missing as long as every preference list still has a quorum among the others (RF = 2: one). Fewer is a 503: a scan
-//!   that silently lacks keys is worse than none.
+//!   that silently lacks keys is worse than none. A node that does not vote counts as missing, whatever it holds.
 //! - While a node is missing, a record can hide: its home was asked before a hand-over, its spare after it had forgotten. Forgetting
 //!   raises the spare's floor, so a round counts only when no floor differs from the one known before the round began.
 

@@ -77,7 +77,7 @@ struct State {
     is_skewed: bool,
     error: Option<String>,
     down_until: Option<Instant>,
-    /// Per incarnation the highest commit shown, the newest incarnation last.
+    /// Per incarnation the highest commit shown while it voted, the newest incarnation last.
     commits: Vec<(u64, u64)>,
 }
 
@@ -149,7 +149,7 @@ impl Health {
         lock(&self.state).last_answer.is_none_or(|at| at.elapsed() >= span)
     }
 
-    /// The highest commit shown under this incarnation.
+    /// The highest commit shown under this incarnation while it voted.
     pub(super) fn commit_shown(&self, incarnation: u64) -> Option<u64> {
         let state = lock(&self.state);
         let shown = state.commits.iter().find(|(of, _)| *of == incarnation);
@@ -189,15 +189,22 @@ impl State {
         self.is_skewed = false;
         let clock_ms = sign.clock.unix_ms().cast_signed();
         self.clock_ahead_ms = Some(clock_ms.wrapping_sub(now_unix_ms.cast_signed()));
-        match self.commits.iter_mut().find(|(of, _)| *of == sign.incarnation) {
-            Some((_, commit)) => *commit = sign.commit.max(*commit),
-            None => {
-                self.commits.push((sign.incarnation, sign.commit));
-                let surplus = self.commits.len().saturating_sub(INCARNATIONS_MAX);
-                self.commits.drain(..surplus);
-            }
+        if sign.standing == Standing::Voting {
+            self.note_commit(sign.incarnation, sign.commit);
         }
         before.is_none_or(|before| (before.incarnation, before.standing) != (sign.incarnation, sign.standing))
+    }
+}
+
+impl State {
+    fn note_commit(&mut self, incarnation: u64, commit: u64) {
+        if let Some((_, known)) = self.commits.iter_mut().find(|(of, _)| *of == incarnation) {
+            *known = commit.max(*known);
+            return;
+        }
+        self.commits.push((incarnation, commit));
+        let surplus = self.commits.len().saturating_sub(INCARNATIONS_MAX);
+        self.commits.drain(..surplus);
     }
 }
 
@@ -256,6 +263,7 @@ mod tests {
         for (incarnation, commit) in [(1, 10), (1, 7), (2, 3)] {
             health.answered(sign(incarnation, commit, Standing::Voting), 0);
         }
+        health.answered(sign(2, 99, Standing::Returned), 0);
         assert_eq!((health.commit_shown(1), health.commit_shown(2)), (Some(10), Some(3)));
         for incarnation in 3..30 {
             health.answered(sign(incarnation, 1, Standing::Voting), 0);

@@ -139,7 +139,7 @@ impl Transport {
         self.news.subscribe()
     }
 
-    /// The highest commit number that a node has shown under this incarnation since this kvfront started.
+    /// The highest commit number that a node has shown under this incarnation while it voted, since this kvfront started.
     #[must_use]
     pub fn commit_shown(&self, node: usize, incarnation: u64) -> Option<u64> {
         self.nodes[node].health.commit_shown(incarnation)

@@ -1,5 +1,7 @@
 //! A node's disk is lost, or is an old copy: it is filled from the others, and counts only then.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::{Client, Cluster, eventually};
@@ -47,7 +49,9 @@ async fn a_wiped_node_is_filled_and_then_any_other_may_be_lost() {
         cluster.stores[store].start_again().await;
         // Acknowledged while it is being filled.
         for (n, key) in keys.iter().enumerate().skip(120 + 15 * store).take(15) {
+            let asked = Instant::now();
             cluster.client.put(key, json!(n)).await;
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         }
         votes_again(&cluster, store, 2).await;
         cluster.whole().await;
