@@ -13,7 +13,7 @@
 //! Every record that is written or dropped gets a number of its own (`commit`), growing by one: a transaction takes as many as it changes
 //! records, so that a page can end anywhere and be resumed by number alone.
 //!
-//! - [`open`]: what is refused at start. - `schema`: tables, migration. - `rows`, `node_row`: columns. - `writer`, `batch`: group commit.
+//! - `open`: what is refused at start. - `schema`: tables, migration. - `rows`, `node_row`: columns. - `writer`, `batch`: group commit.
 //! - `node_job`: requests about the node itself. - `view`: what readers may see. - `cache`: the LRU. - `reader`: the read connections. - `pages`: lists.
 //! - `tree`: the hash tree. - `feed`: the last changes.
 

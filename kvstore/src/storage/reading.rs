@@ -95,7 +95,7 @@ impl Store {
             .map_or(Err(StoreError::Closed), |found| found.map(|(stored, _)| stored))
     }
 
-    /// A page of at most `limit` records, ending early when its values grow over [`MAX_PAGE_BYTES`].
+    /// A page of at most `limit` records, ending early when its values grow over [`super::MAX_PAGE_BYTES`].
     ///
     /// # Errors
     /// When the database cannot be read.
