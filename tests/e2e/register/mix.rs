@@ -3,7 +3,8 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::record::{By, Kind, Seen, What};
+use super::record::{Kind, Seen};
+use super::what::{By, What};
 
 /// Fences grow by one so often, so that most, but not all, are high enough.
 const FENCE_GROWS_EVERY_US: u64 = 500_000;

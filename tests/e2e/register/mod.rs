@@ -2,12 +2,14 @@
 //! checker that also judges the simulator (`libs/linearizability`).
 //!
 //! - `cluster`: the programs, and what can happen to them. `proxy`: the wires between them. `start-kvstore`: a disk that can be full.
-//! - `load`: the clients. `mix`: what they do. `record`: what they did and were told. `wire`: one call. `judge`: right or wrong.
+//! - `load`: all clients. `client`: one of them. `mix`: what it does next. `what`: one operation. `wire`: one call. `shared`: what they share.
+//! - `record`: what was done to a key, and told. `retired`: what becomes of it then. `judge`: right or wrong.
 //! - `kills`, `partitions`, `disks`, `clocks`, `deletes`: one fault after the other. `soak`: all of them at random, for as long as one likes.
 //!
 //! Faults and operations come from a seed; what the processes make of them in time does not. A violation leaves its history, a timeline
 //! and a picture in `target/tmp/`, and says where.
 
+mod client;
 mod clocks;
 mod cluster;
 mod deletes;
@@ -19,7 +21,10 @@ mod mix;
 mod partitions;
 mod proxy;
 mod record;
+mod retired;
+mod shared;
 mod soak;
+mod what;
 mod wire;
 
 use std::time::Duration;
