@@ -15,5 +15,7 @@ mod locks;
 mod many;
 mod membership;
 mod repairing;
+mod request_ids;
 mod stand_in;
 mod support;
+mod watch;
