@@ -30,7 +30,7 @@ pub struct ClockTrouble {
 
 impl std::fmt::Display for ClockTrouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tenths = self.ahead_ms.unsigned_abs() / 100;
+        let tenths = self.ahead_ms.unsigned_abs().saturating_add(50) / 100;
         let side = if self.ahead_ms > 0 { "ahead of" } else { "behind" };
         write!(
             f,
