@@ -37,10 +37,7 @@ impl RequestName {
     /// When the first attempt was made, in Unix milliseconds by its client's clock.
     #[must_use]
     pub const fn first_attempt_unix_ms(&self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, reason = "48 bits are left")]
-        {
-            (self.0 >> 80) as u64
-        }
+        (self.0 >> 80) as u64
     }
 
     /// The name as states remember it: from all bits, because some generators count where others are random.

@@ -90,7 +90,7 @@ pub(crate) fn effect(ops: &[BatchOp]) -> Effect {
     if ops.iter().all(|op| matches!(op, BatchOp::Get { .. })) {
         Effect::Read
     } else {
-        Effect::Write
+        Effect::NamedBatch
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_api::{
-    BatchAnswer, BatchBody, BatchOp, CasAnswer, CasBody, Item, MAX_BATCH_OPS, MAX_SCAN_LIMIT, OkAnswer, PutAnswer,
-    PutBody, RawValue, ScanAnswer, Version, check_key, encode_key,
+    BatchAnswer, BatchOp, CasAnswer, CasBody, Item, MAX_BATCH_OPS, MAX_SCAN_LIMIT, NamedBatchBody, NamedOp, OkAnswer,
+    PutAnswer, PutBody, RawValue, RequestName, ScanAnswer, Version, check_key, encode_key,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -238,10 +238,18 @@ impl Kv {
         for op in &ops {
             check_key(op.target().0)?;
         }
-        let body = BatchBody { ops, ordered };
+        let effect = effect(&ops);
+        let named = |op: BatchOp| NamedOp {
+            request_id: self.name_of(&op).map(|name| name.to_string()),
+            op,
+        };
+        let body = NamedBatchBody {
+            ops: ops.into_iter().map(named).collect(),
+            ordered,
+        };
         let answer: Option<BatchAnswer> = self
             .transport
-            .call(effect(&body.ops), Method::POST, "/kv/batch", Some(&body))
+            .call(effect, Method::POST, "/kv/batch", Some(&body))
             .await?;
         let results = answer.ok_or_else(|| no_such_call("POST /kv/batch"))?.results;
         if results.len() != body.ops.len() {
@@ -255,8 +263,16 @@ impl Kv {
             .ops
             .iter()
             .zip(results)
-            .map(|(op, result)| typed(op, result))
+            .map(|(named, result)| typed(&named.op, result))
             .collect())
+    }
+
+    /// A name for an operation that changes something, if changes are repeated.
+    fn name_of(&self, op: &BatchOp) -> Option<RequestName> {
+        match op {
+            BatchOp::Get { .. } => None,
+            _ => self.transport.new_name(),
+        }
     }
 
     /// One page of the keys that start with `prefix`, in key order (or `reverse`), after `after` (or from the first): up to

@@ -3,9 +3,10 @@
 //! Promises:
 //! - Every error says what became of the operation: nothing changed ([`KvError::Unavailable`], [`KvError::Unreachable`],
 //!   [`KvError::Rejected`], [`KvError::Invalid`]) or nobody knows ([`KvError::Unknown`]).
-//! - A write is sent at most once. Only when the connection to a kvfront could not be made, and so nothing was sent, the next
-//!   one of the list is tried. Reads (get, scan, health) are repeated a little, with backoff and jitter.
-//! - Every call ends within a bounded time: a write within [`Options::request_timeout`], a read within about twice that.
+//! - A write is sent once, and when the connection to a kvfront could not be made, and so nothing was sent, to the next one of the list.
+//!   With [`Options::write_retries`] it is named and sent again, and takes effect once all the same. Reads (get, scan, health) are
+//!   repeated a little. All repetitions are with backoff and jitter.
+//! - Every call ends within a bounded time: [`Options::request_timeout`], about twice that when it is repeated.
 //! - One record that cannot be read never hides its neighbours: scans answer item by item.
 //!
 //! Feature `testing` adds [`testing::FakeKv`], an in-memory server of the same API for the tests of whoever uses this client.

@@ -262,6 +262,66 @@ async fn a_failed_write_says_what_became_of_it_and_is_sent_once() {
     assert!(error.is_outcome_unknown(), "{error}");
 }
 
+/// A client that sends changes up to three times.
+fn persistent(url: &str) -> Kv {
+    let options = Options {
+        write_retries: 2,
+        retry_backoff: Duration::from_millis(1),
+        ..Options::default()
+    };
+    Kv::new(url, options).unwrap()
+}
+
+#[tokio::test]
+async fn a_named_change_is_sent_again_and_made_once() {
+    let fake = FakeKv::start().await;
+    let kv = persistent(&fake.url);
+    for fault in [
+        Fault::Unavailable,
+        Fault::UnknownNotDone,
+        Fault::UnknownDone,
+        Fault::LostAnswer,
+    ] {
+        fake.with(|store| store.remove("k"));
+        fake.fail_next(Call::Cas, 2, fault);
+        // Made twice, the second would be refused.
+        assert!(
+            kv.cas_version("k", None, &1, None).await.unwrap().is_done(),
+            "{fault:?}"
+        );
+        let version = fake.with(|store| store.version("k")).unwrap();
+        fake.fail_next(Call::Batch, 1, fault);
+        let ops = vec![op::cas("k", Some(&version), &2).unwrap(), op::get("k")];
+        let results = kv.batch(ops, false).await.unwrap();
+        assert!(results.iter().all(OpResult::is_done), "{fault:?}: {results:?}");
+        fake.fail_next(Call::Acquire, 1, fault);
+        let guard = kv.lock("l", "me", Duration::from_secs(30)).await.unwrap().guard();
+        fake.fail_next(Call::Release, 1, fault);
+        assert!(guard.expect("it is ours").release().await.unwrap(), "{fault:?}");
+    }
+    // The second put of the same value is another change.
+    let first = kv.put("p", &1).await.unwrap();
+    assert_ne!(kv.put("p", &1).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn repetitions_end_and_the_worst_that_was_heard_stands() {
+    let fake = FakeKv::start().await;
+    let kv = persistent(&fake.url);
+    fake.fail_next(Call::Put, 1, Fault::UnknownDone);
+    fake.fail_next(Call::Put, 2, Fault::Unavailable);
+    let error = kv.put("k", &1).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    assert_eq!(fake.count(Call::Put), 3);
+    fake.fail_next(Call::Put, 3, Fault::Unavailable);
+    assert!(kv.put("k", &1).await.unwrap_err().is_retryable());
+    assert_eq!(fake.count(Call::Put), 6);
+    let started = Instant::now();
+    let kv = persistent(&broken_server("").await);
+    assert!(kv.put("k", &1).await.unwrap_err().is_outcome_unknown());
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
 #[tokio::test]
 async fn reads_are_repeated_a_little() {
     let fake = FakeKv::start().await;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kv_api::ErrorBody;
+use kv_api::{ErrorBody, REQUEST_ATTEMPT_HEADER, REQUEST_ID_HEADER, RequestName};
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +22,19 @@ const MAX_DETAIL_CHARS: usize = 500;
 pub(crate) enum Effect {
     /// Changes nothing: a failure leaves nothing unknown.
     Read,
-    /// May change something: sent at most once.
+    /// May change something: sent at most once, unless it is named.
     Write,
+    /// A batch that may change something, of operations that are named one by one.
+    NamedBatch,
+}
+
+/// What an attempt says of itself.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    /// The name of a single change.
+    name: Option<RequestName>,
+    /// Counts from 1.
+    number: u32,
 }
 
 /// An answer whose status is not a failure of the exchange: 2xx or 404.
@@ -90,10 +101,11 @@ impl Transport {
             .map(serde_json::to_vec)
             .transpose()
             .map_err(|error| KvError::invalid(format!("{what}: the value is no JSON: {error}")))?;
-        let answer = match effect {
-            Effect::Read => self.with_retries(&method, path, body, &what).await?,
-            Effect::Write => self.once(Effect::Write, &method, path, body, &what).await?,
+        let name = match effect {
+            Effect::Write => self.new_name(),
+            Effect::Read | Effect::NamedBatch => None,
         };
+        let answer = self.with_retries(effect, name, &method, path, body, &what).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -102,8 +114,17 @@ impl Transport {
             .map_err(|error| KvError::decode(&what, error))
     }
 
+    /// A name for a new change, if changes are repeated.
+    pub(crate) fn new_name(&self) -> Option<RequestName> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
+        (self.options.write_retries > 0).then(|| RequestName::new(now_ms, rand::random()))
+    }
+
     async fn with_retries(
         &self,
+        effect: Effect,
+        name: Option<RequestName>,
         method: &Method,
         path: &str,
         body: Option<Vec<u8>>,
@@ -111,19 +132,30 @@ impl Transport {
     ) -> Result<Answer, KvError> {
         let started = Instant::now();
         let mut backoff = self.options.retry_backoff;
-        let mut left = self.options.read_retries;
+        let retries = match effect {
+            Effect::Read => self.options.read_retries,
+            Effect::Write | Effect::NamedBatch => self.options.write_retries,
+        };
+        let mut attempt = Attempt { name, number: 1 };
+        let mut lost: Option<KvError> = None;
         loop {
-            let error = match self.once(Effect::Read, method, path, body.clone(), what).await {
-                Err(error) if error.is_retryable() && left > 0 => error,
-                outcome => return outcome,
+            let error = match self.once(effect, attempt, method, path, body.clone(), what).await {
+                Err(error) if error.is_retryable() || error.is_outcome_unknown() => error,
+                // What is refused now may have been done before.
+                Err(error) => return Err(lost.unwrap_or(error)),
+                Ok(answer) => return Ok(answer),
             };
             let wait = backoff.mul_f64(rand::random_range(0.5..1.5));
-            if started.elapsed() + wait >= self.options.request_timeout {
-                return Err(error);
+            if attempt.number > retries || started.elapsed() + wait >= self.options.request_timeout {
+                // Once the outcome was unknown, it stays so until an attempt is answered.
+                return Err(lost.filter(|_| !error.is_outcome_unknown()).unwrap_or(error));
             }
-            tracing::debug!(%error, wait_ms = wait.as_millis(), "reading again");
+            tracing::debug!(%error, wait_ms = wait.as_millis(), "sending again");
             tokio::time::sleep(wait).await;
-            left -= 1;
+            if error.is_outcome_unknown() {
+                lost = Some(error);
+            }
+            attempt.number += 1;
             backoff *= 2;
         }
     }
@@ -132,6 +164,7 @@ impl Transport {
     async fn once(
         &self,
         effect: Effect,
+        attempt: Attempt,
         method: &Method,
         path: &str,
         body: Option<Vec<u8>>,
@@ -148,6 +181,12 @@ impl Transport {
                 request = request
                     .header(reqwest::header::CONTENT_TYPE, "application/json")
                     .body(body.clone());
+            }
+            if let Some(name) = attempt.name {
+                request = request.header(REQUEST_ID_HEADER, name.to_string());
+            }
+            if attempt.name.is_some() || effect == Effect::NamedBatch {
+                request = request.header(REQUEST_ATTEMPT_HEADER, attempt.number);
             }
             match request.send().await {
                 Ok(response) => {
@@ -222,7 +261,7 @@ fn lost(effect: Effect, what: &str, place: &str, error: &reqwest::Error) -> KvEr
     let detail = format!("{what} ({place}): {why}");
     match effect {
         Effect::Read => KvError::Unavailable { detail },
-        Effect::Write => KvError::Unknown { detail },
+        Effect::Write | Effect::NamedBatch => KvError::Unknown { detail },
     }
 }
 
@@ -234,7 +273,9 @@ pub(crate) fn failure(effect: Effect, what: &str, status: StatusCode, body: &[u8
     let text: String = text.chars().take(MAX_DETAIL_CHARS).collect();
     let detail = format!("{what}: {} {text}", status.as_u16());
     match (status, effect) {
-        (StatusCode::SERVICE_UNAVAILABLE, Effect::Write) if said_unknown => KvError::Unknown { detail },
+        (StatusCode::SERVICE_UNAVAILABLE, Effect::Write | Effect::NamedBatch) if said_unknown => {
+            KvError::Unknown { detail }
+        }
         (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _) => KvError::Unavailable { detail },
         _ if status.is_client_error() => KvError::Rejected {
             status: status.as_u16(),
@@ -242,7 +283,7 @@ pub(crate) fn failure(effect: Effect, what: &str, status: StatusCode, body: &[u8
         },
         // 500, 502, 504 and whatever else no kvfront says: something broke on the way.
         (_, Effect::Read) => KvError::Unavailable { detail },
-        (_, Effect::Write) => KvError::Unknown { detail },
+        (_, Effect::Write | Effect::NamedBatch) => KvError::Unknown { detail },
     }
 }
 

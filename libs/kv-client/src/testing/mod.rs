@@ -1,7 +1,7 @@
 //! An in-memory server of the KV API for tests, over real HTTP on a free port of the loopback interface.
 //!
 //! Promises what one client can see of the real thing: versions, CAS by version and by value, deletes, scans, batches (also
-//! ordered), time to live, locks with token and fence. Beyond that it can be told to fail, to be slow, and to let somebody else
+//! ordered), time to live, locks with token and fence, named changes. Beyond that it can be told to fail, to be slow, and to let somebody else
 //! change something just before a call is carried out.
 
 use std::collections::VecDeque;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use kv_api::{MAX_VALUE_BYTES, decode_key};
+use kv_api::{MAX_VALUE_BYTES, REQUEST_ID_HEADER, decode_key};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -191,7 +191,14 @@ fn lock(inner: &Mutex<Inner>) -> std::sync::MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn handle(State(inner): State<Arc<Mutex<Inner>>>, method: Method, uri: Uri, body: Bytes) -> Response {
+async fn handle(
+    State(inner): State<Arc<Mutex<Inner>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let name = headers.get(REQUEST_ID_HEADER).and_then(|name| name.to_str().ok());
     let (call, key) = match route(&method, uri.path()) {
         Ok(route) => route,
         Err(reply) => return answer(reply),
@@ -218,7 +225,8 @@ async fn handle(State(inner): State<Arc<Mutex<Inner>>>, method: Method, uri: Uri
                 for (_, hook) in now {
                     hook(&mut inner.store);
                 }
-                run(&mut inner.store, call, &key, &uri, &body).unwrap_or_else(|reply| reply)
+                let run = |store: &mut Store| run(store, call, &key, &uri, &body).unwrap_or_else(|reply| reply);
+                inner.store.once(name, run)
             }
         };
         (fault, reply)

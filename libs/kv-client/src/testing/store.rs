@@ -1,12 +1,12 @@
 //! The fake's data: what the KV API promises, on one machine and in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kv_api::{
-    AcquireQuery, BatchBody, BatchOp, CasAnswer, CasBody, DEFAULT_LOCK_TTL_SEC, DEFAULT_SCAN_LIMIT, Item,
-    KEY_NOT_FOUND, LockAnswer, MAX_SCAN_LIMIT, PutAnswer, PutBody, RawValue, ReleaseQuery, RenewQuery, ScanAnswer,
+    AcquireQuery, BatchOp, CasAnswer, CasBody, DEFAULT_LOCK_TTL_SEC, DEFAULT_SCAN_LIMIT, Item, KEY_NOT_FOUND,
+    LockAnswer, MAX_SCAN_LIMIT, NamedBatchBody, PutAnswer, PutBody, RawValue, ReleaseQuery, RenewQuery, ScanAnswer,
     ScanQuery, Version,
 };
 use register::Ballot;
@@ -43,6 +43,8 @@ pub struct Store {
     /// Fences seen, kept beyond the life of the key.
     fences: BTreeMap<String, u64>,
     locks: BTreeMap<String, Lock>,
+    /// What was answered to named changes that took effect.
+    answered: HashMap<String, Reply>,
     /// Counts up for versions, tokens and fences.
     counter: u64,
 }
@@ -137,6 +139,21 @@ impl Store {
         }
         *seen = fence;
         None
+    }
+
+    /// Makes a change; one that has a name and has taken effect before is only answered again.
+    pub(super) fn once(&mut self, name: Option<&str>, change: impl FnOnce(&mut Self) -> Reply) -> Reply {
+        if let Some(reply) = name.and_then(|name| self.answered.get(name)) {
+            return reply.clone();
+        }
+        let reply = change(self);
+        if let Some(name) = name
+            && reply.0 == 200
+            && reply.1["ok"] == true
+        {
+            self.answered.insert(name.to_owned(), reply.clone());
+        }
+        reply
     }
 
     pub(super) fn get(&self, key: &str) -> Reply {
@@ -246,14 +263,15 @@ impl Store {
         })
     }
 
-    pub(super) fn batch(&mut self, body: BatchBody) -> Reply {
+    pub(super) fn batch(&mut self, body: NamedBatchBody) -> Reply {
         let mut results = Vec::with_capacity(body.ops.len());
         let mut stopped = false;
-        for op in body.ops {
+        for named in body.ops {
             let (status, mut result) = if stopped {
                 (424, json!({"detail": "not run: an earlier operation failed"}))
             } else {
-                self.run(op)
+                let name = named.request_id.as_deref();
+                self.once(name, |store| store.run(named.op))
             };
             stopped |= body.ordered && (status != 200 || result["ok"] == Value::Bool(false));
             result["status"] = status.into();
