@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -21,6 +21,12 @@ use super::wire::{self, Told};
 const ASK_EVERY: Duration = Duration::from_millis(8);
 /// Of a hundred calls, those that are batches.
 const BATCH_PERCENT: u32 = 8;
+/// Of a hundred single changes, those that have a name.
+const NAMED_PERCENT: u32 = 25;
+/// Attempts at a named change whose outcome is not known.
+const ATTEMPTS: u32 = 3;
+/// Of a hundred named changes that were answered, those that are sent once more.
+const REPEATED_PERCENT: u32 = 20;
 /// Operations of a batch.
 const BATCH_OPS: Range<usize> = 2..6;
 
@@ -48,11 +54,68 @@ pub(crate) async fn work(shared: Arc<Shared>, retire: UnboundedSender<Arc<Record
         if asked.is_empty() {
             continue;
         }
+        let named = asked.len() == 1 && asked[0].1 != What::Get && rng.random_range(0..100) < NAMED_PERCENT;
         let called = shared.clock.now_us();
+        if named {
+            let (record, what) = &asked[0];
+            let told = ask_by_name(&shared, &http, front, record, what, &mut rng).await;
+            shared.note(record, client, called, what, &told);
+            continue;
+        }
         for ((record, what), told) in asked.iter().zip(ask(&shared, &http, front, &asked).await) {
             shared.note(record, client, called, what, &told);
         }
     }
+}
+
+/// Makes a change under a name, again and again until it is known what became of it, over one kvfront and the other. That is one operation:
+/// it takes effect once. At times it is sent once more although it was answered, and must not take effect again.
+async fn ask_by_name(
+    shared: &Shared,
+    http: &Client,
+    home: usize,
+    record: &Record,
+    what: &What,
+    rng: &mut StdRng,
+) -> Told {
+    let name = request_name(rng);
+    let (method, path, body) = what.as_call(&record.name);
+    let mut told = Told::NotDone("not tried".to_owned());
+    for attempt in 1..=ATTEMPTS {
+        // Over another kvfront when this one does not know.
+        let elsewhere = usize::from(attempt % 2 == 0 && matches!(told, Told::Unknown(_)));
+        let front = (home + elsewhere) % FRONTS;
+        let call = (method.clone(), shared.url(front, &path), body.as_ref());
+        let now_told = wire::attempt(http, call, &name, attempt).await;
+        told = match (told, now_told) {
+            (_, wrong @ Told::Wrong(_)) => return wrong,
+            // It was sent again for nothing.
+            (answered @ Told::Answer { .. }, _) => return answered,
+            // This attempt did nothing, but those before may have.
+            (Told::Unknown(_), Told::NotDone(why)) => Told::Unknown(why),
+            (_, now_told) => now_told,
+        };
+        let is_enough = match told {
+            Told::Answer { .. } => attempt > 1 || rng.random_range(0..100) >= REPEATED_PERCENT,
+            Told::Unknown(_) => false,
+            Told::NotDone(_) | Told::Wrong(_) => true,
+        };
+        if is_enough {
+            break;
+        }
+    }
+    told
+}
+
+/// A UUID of version 7: the time, and random bits.
+fn request_name(rng: &mut StdRng) -> String {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970");
+    let ms = since_epoch.as_millis() & 0xffff_ffff_ffff;
+    let random = rng.random::<u128>() & 0x0fff_3fff_ffff_ffff_ffff;
+    let hex = format!("{:032x}", ms << 80 | 7 << 76 | 0b10 << 62 | random);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Asks one thing, or several in a batch, and gives what was told of each.

@@ -30,8 +30,9 @@ pub(crate) const STORES: usize = 3;
 pub(crate) const FRONTS: usize = 2;
 /// How long the cluster may take until both kvfronts serve.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// How long a node that was down may take until every kvfront takes it for well again.
-const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// How long a node that was away may take until every kvfront takes it for well again, its new disk filled with all there is after a
+/// long soak.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// How often the cluster is asked how it is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a kvstore may take to refuse its database.

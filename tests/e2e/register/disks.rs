@@ -57,7 +57,7 @@ async fn a_damaged_database_is_refused_and_replaced() {
     );
     scene
         .goes_on(
-            ANSWERED_AGAIN_WITHIN,
+            SETTLED_WITHIN,
             "kvstore 1 without a usable database",
             &[0, 1],
             SHORT_FAULT,

@@ -3,9 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use linearizability::{Entry, NEVER, Op};
+
 use super::what::{Heard, What, open, understood};
 use super::wire::Told;
-use linearizability::{Entry, NEVER, Op};
 
 /// Time to live of the locks, and of the values that end.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -207,4 +208,120 @@ impl Record {
 /// True for a change that was made, or may have been.
 fn takes_effect(entry: &Entry) -> bool {
     entry.refused_below.is_none() && !matches!(entry.op, Op::CasMissed { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::what::By;
+    use super::*;
+
+    fn told(status: u16, body: Value) -> Told {
+        crate::register::wire::told(status, body)
+    }
+
+    fn put(id: u32) -> What {
+        What::Put {
+            id,
+            ends: false,
+            fence: None,
+        }
+    }
+
+    #[test]
+    fn what_was_not_done_leaves_no_trace_and_what_is_not_known_may_come_late() {
+        let record = Record::new(7, "k".to_owned(), Kind::Plain);
+        let unavailable = told(503, json!({ "detail": "no quorum" }));
+        let unknown = told(503, json!({ "outcome": "unknown" }));
+        assert_eq!(record.note(0, 1, 2, &put(1), &unavailable), Became::Unavailable);
+        assert_eq!(record.note(0, 3, 4, &What::Get, &unknown), Became::Unknown);
+        assert_eq!(record.history(), []);
+        assert_eq!(record.note(0, 5, 6, &put(2), &unknown), Became::Unknown);
+        assert_eq!(record.history(), [Entry::new(0, 7, 5, NEVER, Op::Write(Some(2)))]);
+        assert_eq!(record.possible(Some(9)), [Some(9), Some(2)]);
+    }
+
+    #[test]
+    fn a_refused_cas_tells_what_it_found() {
+        let record = Record::new(0, "k".to_owned(), Kind::Plain);
+        let cas = What::Cas {
+            expected: Some(1),
+            by: By::Value,
+            id: 3,
+            fence: None,
+        };
+        let refused = told(200, json!({ "ok": false, "current": 2, "version": "v" }));
+        assert_eq!(record.note(0, 1, 2, &cas, &refused), Became::Answered);
+        let missed = Op::CasMissed {
+            expected: Some(1),
+            found: Some(2),
+        };
+        assert_eq!(record.history(), [Entry::new(0, 0, 1, 2, missed)]);
+        assert_eq!(
+            (record.seen().value, record.seen().version.as_deref()),
+            (Some(2), Some("v"))
+        );
+    }
+
+    #[test]
+    fn a_lock_ends_by_itself_unless_it_is_renewed() {
+        let record = Record::new(0, "k".to_owned(), Kind::Lock);
+        let taken = told(200, json!({ "ok": true, "token": "t", "fence": 5 }));
+        record.note(0, 100, 200, &What::Acquire { id: 1, owned: false }, &taken);
+        let end = |called: u64, returned: u64| {
+            let [.., last] = record.history()[..] else {
+                panic!("a history")
+            };
+            let certain = Record::certain_us();
+            assert_eq!((last.op, last.called), (Op::End(1), called + certain));
+            assert_eq!(
+                last.returned,
+                if returned == NEVER {
+                    NEVER
+                } else {
+                    returned + micros(TTL + TTL_MARGIN)
+                }
+            );
+        };
+        end(100, 200);
+        let renew = What::Renew {
+            id: 1,
+            token: "t".to_owned(),
+        };
+        record.note(0, 300, 400, &renew, &told(200, json!({ "ok": true })));
+        end(300, 400);
+        record.note(0, 500, 600, &renew, &told(503, json!({ "outcome": "unknown" })));
+        end(300, NEVER);
+    }
+
+    #[test]
+    fn a_refusal_by_the_fence_of_a_change_in_vain_is_not_judged() {
+        let record = Record::new(0, "k".to_owned(), Kind::Fenced);
+        let fenced = |fence| What::Put {
+            id: 1,
+            ends: false,
+            fence: Some(fence),
+        };
+        let refused = told(200, json!({ "ok": false, "fence_seen": 9 }));
+        record.note(0, 1, 2, &fenced(3), &refused);
+        assert_eq!(record.history().len(), 1);
+        record.note(0, 3, 4, &fenced(9), &told(503, json!({ "detail": "no quorum" })));
+        assert_eq!(record.history(), []);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_wrong() {
+        let record = Record::new(0, "k".to_owned(), Kind::Plain);
+        for (what, status, body) in [
+            (What::Get, 200, json!({ "value": "not ours" })),
+            (put(1), 404, json!({})),
+            (put(1), 422, json!({ "detail": "no" })),
+            (put(1), 200, json!({ "ok": false })),
+            (What::Acquire { id: 1, owned: true }, 200, json!({ "ok": true })),
+        ] {
+            let became = record.note(0, 1, 2, &what, &told(status, body));
+            assert!(matches!(became, Became::Wrong(_)), "{what:?}: {became:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
 /// A client that waits longer than this takes the outcome for unknown. Beyond kvfront's own deadline (2 s and a margin of 1 s).
@@ -44,7 +44,24 @@ pub(crate) fn patient_client(call_timeout: Duration) -> Client {
 
 /// Makes one call.
 pub(crate) async fn call(http: &Client, method: Method, url: String, body: Option<&Value>) -> Told {
-    let mut request = http.request(method, url);
+    send(http.request(method, url), body).await
+}
+
+/// Makes one attempt (the first is 1) at a change that has a name of its own.
+pub(crate) async fn attempt(
+    http: &Client,
+    (method, url, body): (Method, String, Option<&Value>),
+    name: &str,
+    attempt: u32,
+) -> Told {
+    let request = http
+        .request(method, url)
+        .header("Request-Id", name)
+        .header("Request-Attempt", attempt);
+    send(request, body).await
+}
+
+async fn send(mut request: RequestBuilder, body: Option<&Value>) -> Told {
     if let Some(body) = body {
         request = request.json(body);
     }
