@@ -9,10 +9,13 @@ use register::{Ballot, RequestId};
 
 use crate::mix::Chosen;
 use crate::slab::Id;
-use crate::world::{CLOCKS_APART_US, Trouble, US_PER_MS, What, World, small};
+use crate::world::{CLOCKS_APART_US, MAX_SKEW_MS, Trouble, US_PER_MS, What, World, small};
 
 /// A client whose coordinator has not started yet asks again after at most this time, in microseconds.
 const ASK_AGAIN_US: u64 = 300 * US_PER_MS;
+
+/// Attempts of a client beyond its first.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// What a client remembers of a key.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,6 +55,11 @@ pub(crate) struct Call {
     command: Command,
     consistency: Consistency,
     request: u32,
+    /// The client sends it again when it is not told what came of it.
+    retried: bool,
+    /// Attempts that came to nothing known.
+    attempts: u32,
+    first_attempt_ms: u64,
     /// Operations of the same batch on the same key that come after it.
     then: u32,
 }
@@ -96,6 +104,7 @@ impl World<'_> {
         let mut entry = Entry::new(client_no, key_no, now, NEVER, op);
         entry.fence = fence;
         self.operations += 1;
+        let is_change = !matches!(op, Op::Read(_));
         let place = self.history().len();
         self.history().push(entry);
         if let Some(ttl_ms) = ends_after_ms {
@@ -110,6 +119,9 @@ impl World<'_> {
             command,
             consistency,
             request: number,
+            retried: is_change && self.rng.per_mille(self.kind.work.retry_per_mille),
+            attempts: 0,
+            first_attempt_ms: self.wall_ms(0),
             then,
         };
         let id = self.calls().insert(call);
@@ -137,12 +149,8 @@ impl World<'_> {
     pub(crate) fn called(&mut self, id: Id, front: usize) {
         if !self.is_serving(front) {
             // It says so at once, and the client asks somebody, later.
-            let Some(client) = self.calls().get(id).map(|call| usize::from(call.client)) else {
-                return;
-            };
             let front = self.rng.index(self.fronts.len());
             let after = self.rng.range(US_PER_MS, ASK_AGAIN_US);
-            let _ = client;
             return self.after(
                 after,
                 What::Called {
@@ -153,20 +161,40 @@ impl World<'_> {
         }
         let Some(call) = self.calls().get(id) else { return };
         let (key, command) = (call.key, call.command.clone());
-        let (consistency, request) = (call.consistency, Retry::Never(RequestId(u64::from(call.request))));
+        let (consistency, request) = (call.consistency, RequestId(u64::from(call.request)));
+        let retry = match (call.retried, call.attempts) {
+            (false, _) => Retry::Never(request),
+            (true, 0) => Retry::First(request),
+            (true, _) => Retry::repeated(request, call.first_attempt_ms, MAX_SKEW_MS),
+        };
         let members = self.members(front, usize::from(key));
         let name = self.places[usize::from(key)].key.clone();
-        let operation = Operation::new(name, command, request, consistency, members, self.plan.read_repair);
+        let operation = Operation::new(name, command, retry, consistency, members, self.plan.read_repair);
         self.start_operation(front, key, operation, Some(id));
     }
 
     /// A call has been answered, or never will be.
     pub(crate) fn call_ended(&mut self, id: Id, outcome: Outcome) {
-        let Some(call) = self.calls().remove(id) else { return };
+        let Some(mut call) = self.calls().remove(id) else {
+            return;
+        };
+        if call.retried && call.attempts < ATTEMPTS_MAX && matches!(outcome, Outcome::Unknown { .. }) {
+            call.attempts += 1;
+            let again = self.calls().insert(call);
+            let front = small(self.rng.index(self.fronts.len()));
+            let after = self.rng.below(self.plan.think_us);
+            return self.after(after, What::Called { call: again, front });
+        }
+        let was_tried_before = call.attempts > 0;
         let (client, key) = (usize::from(call.client), usize::from(call.key));
         let now = self.now_us;
         let place = call.entry as usize;
         match outcome {
+            // An earlier attempt may have taken a lock that is gone by now: what is told is only how things are.
+            Outcome::Answered {
+                answer: Answer::LockHeld { .. } | Answer::NotRenewed,
+                ..
+            } if was_tried_before => {}
             Outcome::Answered { answer, .. } => {
                 let mut entry = self.history()[place];
                 entry.returned = now;
@@ -177,12 +205,12 @@ impl World<'_> {
                 self.history()[place] = entry;
             }
             // Nothing was written (or read): a promise that the checker holds it to.
-            Outcome::Unavailable { .. } => {
+            Outcome::Unavailable { .. } if !was_tried_before => {
                 self.unavailable += 1;
                 self.history()[place].called = NEVER;
             }
             // It stays pending for ever: it may take effect at any time, or never.
-            Outcome::Unknown { .. } | Outcome::Corrupt { .. } => {
+            Outcome::Unavailable { .. } | Outcome::Unknown { .. } | Outcome::Corrupt { .. } => {
                 self.unknown += 1;
                 if matches!(self.history()[place].op, Op::Read(_)) {
                     self.history()[place].called = NEVER;
@@ -285,10 +313,6 @@ fn told(entry: &mut Entry, answer: &Answer) -> Option<(Option<u32>, Option<Ballo
 pub(crate) struct Versions(Vec<Ballot>);
 
 impl Versions {
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
     /// Notes the version of a value.
     ///
     /// # Errors

@@ -226,6 +226,7 @@ impl World<'_> {
                 Action::Wake { timer, after_ms } => self.after(after_ms * US_PER_MS, What::Wake { to, timer }),
                 Action::Done(outcome) => {
                     self.machines().remove(id);
+                    self.note_begun(format_args!("  f{front} {id} ends: {outcome:?}"));
                     if let Outcome::Corrupt { ballot } = &outcome {
                         self.bad(Trouble::Corrupt(format!(
                             "a coordinator found two states under {ballot}"
@@ -268,6 +269,10 @@ impl World<'_> {
                 ..
             }) = self.machines().remove(id)
             {
+                if !done && matches!(task, Task::Refill { .. }) {
+                    // It may have been given what lies below its floor, which rises while other keys are collected: a newer ballot passes.
+                    self.settle(usize::from(front), key);
+                }
                 self.task_ended(usize::from(front), &task, done);
             }
         }

@@ -48,7 +48,7 @@ impl Kind {
         calls: (10, 40),
         work: Work {
             batch_per_mille: 100,
-            fence_per_mille: 0,
+            retry_per_mille: 300,
             lock_per_mille: 250,
             ..Work::PLAIN
         },
@@ -189,6 +189,55 @@ impl Kind {
             },
             always: "ludr",
             nemeses: "ci",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "retries",
+            about: "changes whose answers are lost are sent again, and take effect once",
+            keys: (1, 3),
+            calls: (3, 10),
+            work: Work {
+                retry_per_mille: 800,
+                ..Work::PLAIN
+            },
+            always: "ludr",
+            nemeses: "cis",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "deletes",
+            about: "keys are made and deleted all the time, and what is left of them is collected under way",
+            keys: (1, 2),
+            calls: (4, 12),
+            work: Work {
+                get: 30,
+                put: 20,
+                delete: 30,
+                cas: 15,
+                cas_version: 5,
+                ..Work::PLAIN
+            },
+            always: "lud",
+            nemeses: "cirp",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "first-start",
+            about: "the nodes are new when the world begins",
+            keys: (1, 3),
+            calls: (3, 10),
+            work: Work::PLAIN,
+            always: "ld",
+            nemeses: "cirsa",
+            first_start: true,
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "many-keys",
+            about: "more keys than nodes in each list: a node is home of one and spare of the next",
+            nodes: 5,
+            keys: (8, 24),
+            always: "",
             ..Self::DEFAULT
         },
         Self {

@@ -184,9 +184,10 @@ impl World<'_> {
             })
             .collect();
         let wall_ms = self.wall_ms(self.fronts[index].offset_ms);
-        // Nobody's ballot is further ahead of this coordinator's clock than two machines can be apart.
+        // Nobody's ballot is further ahead than two machines can be apart: of its hybrid clock, as its wall clock may just have jumped back.
+        let now_ms = wall_ms.max(self.fronts[index].clock().last().unix_ms());
         let above = Ballot {
-            time: HlcTime::from_unix_ms(wall_ms + 2 * MAX_SKEW_MS),
+            time: HlcTime::from_unix_ms(now_ms + 2 * MAX_SKEW_MS),
             incarnation: 0,
         };
         let may_be_missing = usize::from(self.kind.list - (self.kind.list / 2 + 1));

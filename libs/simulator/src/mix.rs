@@ -30,6 +30,8 @@ pub struct Work {
     pub ttl_ms: u64,
     /// Share of gets, puts and deletes that are content with one answer.
     pub one_per_mille: u32,
+    /// Share of changes that a client sends again, under the same id, when it is not told what came of them.
+    pub retry_per_mille: u32,
     /// Share of a client's steps that are batches.
     pub batch_per_mille: u32,
     /// Share of the keys that are locks.
@@ -50,6 +52,7 @@ impl Work {
         ttl_per_mille: 0,
         ttl_ms: 3_000,
         one_per_mille: 0,
+        retry_per_mille: 0,
         batch_per_mille: 0,
         lock_per_mille: 0,
         lock_ttl_ms: LONG_TTL_MS,

@@ -68,10 +68,6 @@ impl Nemeses {
         self.iter().any(|nemesis| nemesis.letter() == letter)
     }
 
-    pub(crate) fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     pub(crate) fn iter(self) -> impl Iterator<Item = Nemesis> {
         (0..small(LETTERS.len()))
             .filter(move |place| self.0 >> place & 1 == 1)

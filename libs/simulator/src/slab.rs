@@ -75,10 +75,6 @@ impl<T> Slab<T> {
             .map(|(slot, (turn, _))| Id { slot, turn: *turn })
             .collect()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slots.len() == self.free.len()
-    }
 }
 
 #[cfg(test)]
@@ -94,6 +90,5 @@ mod tests {
         assert_eq!((slab.get(first), slab.remove(first)), (None, None));
         assert_eq!(slab.get(second), Some(&'b'));
         assert_eq!(slab.ids(|_| true), [second]);
-        assert!(!slab.is_empty());
     }
 }
