@@ -48,12 +48,13 @@ async fn one_node_alone_is_not_set_up_and_says_so() {
     })
     .await;
     assert!(detail.contains(&cluster.stores[0].addr.to_string()), "{detail}");
-    let (status, ready) = client.get("/ready").await;
-    assert_eq!(status, 503);
-    assert!(
-        ready["checks"]["membership"].to_string().contains("being set up"),
-        "{ready}"
-    );
+    eventually("so does its readiness", || async {
+        let (status, ready) = client.get("/ready").await;
+        assert_eq!(status, 503);
+        let membership = ready["checks"]["membership"].to_string();
+        membership.contains("being set up").then_some(())
+    })
+    .await;
     cluster.stores[1].start_again().await;
     eventually("two are enough", || async {
         (client.get("/ready").await.0 == 200).then_some(())
