@@ -69,7 +69,7 @@ pub(crate) async fn work(shared: Arc<Shared>, retire: UnboundedSender<Arc<Record
 }
 
 /// Makes a change under a name, again and again until it is known what became of it, over one kvfront and the other. That is one operation:
-/// it takes effect once. At times it is sent once more although it was answered, and must not take effect again.
+/// it takes effect once. At times it is sent once more although it was made, and must not be made again.
 async fn ask_by_name(
     shared: &Shared,
     http: &Client,
@@ -95,8 +95,8 @@ async fn ask_by_name(
             (Told::Unknown(_), Told::NotDone(why)) => Told::Unknown(why),
             (_, now_told) => now_told,
         };
-        let is_enough = match told {
-            Told::Answer { .. } => attempt > 1 || rng.random_range(0..100) >= REPEATED_PERCENT,
+        let is_enough = match &told {
+            Told::Answer { body, .. } => !made_for_sure(what, body) || rng.random_range(0..100) >= REPEATED_PERCENT,
             Told::Unknown(_) => false,
             Told::NotDone(_) | Told::Wrong(_) => true,
         };
@@ -105,6 +105,12 @@ async fn ask_by_name(
         }
     }
     told
+}
+
+/// True when the answer says that the change was made. One that came to nothing (a lock that is held, or that nobody held) may be made when
+/// it is sent again.
+fn made_for_sure(what: &What, body: &Value) -> bool {
+    body["ok"] == true && !matches!(what, What::Release(_))
 }
 
 /// A UUID of version 7: the time, and random bits.

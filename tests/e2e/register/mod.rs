@@ -33,6 +33,7 @@ use cluster::Cluster;
 use load::Load;
 
 use crate::process::wait_until;
+use crate::system::turn;
 
 /// With one node killed, requests are answered again within this time: a promise of the product.
 const ANSWERED_AGAIN_WITHIN: Duration = Duration::from_secs(1);
@@ -47,6 +48,13 @@ const SHORT_FAULT: Duration = Duration::from_millis(1_500);
 const LONG_FAULT: Duration = Duration::from_secs(4);
 /// How long the clients work before the first fault and after the last.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// Named so that it begins before the others: it takes longest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_soak_of_random_faults() {
+    let _turn = turn().await;
+    soak::run().await;
+}
 
 /// A cluster with clients at work.
 struct Scene {

@@ -11,7 +11,6 @@ use rand::{RngExt, SeedableRng};
 use super::cluster::STORES;
 use super::proxy::Wire;
 use super::{ANSWERED_AGAIN_WITHIN, SETTLED_WITHIN, Scene, report};
-use crate::system::turn;
 
 /// How long it runs when `SOAK_SEC` does not say, as in CI.
 const SOAK_SEC: u64 = 60;
@@ -72,14 +71,11 @@ struct Tally {
     longest_recovery: Duration,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn soak() {
-    let _turn = turn().await;
-    let (span, seed) = (
-        Duration::from_secs(setting("SOAK_SEC", SOAK_SEC)),
-        setting("SOAK_SEED", SOAK_SEED),
-    );
-    println!("register soak: {span:?}, seed {seed}");
+/// One run, until its time is over or anything is found wrong.
+pub(crate) async fn run() {
+    let span = Duration::from_secs(setting("SOAK_SEC", SOAK_SEC));
+    let seed = setting("SOAK_SEED", SOAK_SEED);
+    report(&format!("register soak: {span:?}, seed {seed}"));
     let mut rng = StdRng::seed_from_u64(seed);
     let mut scene = Scene::start("soak", seed).await;
     let mut tallies: BTreeMap<Fault, Tally> = BTreeMap::new();
@@ -94,9 +90,9 @@ async fn soak() {
         let recovery = scene.cluster.whole().await;
         let gap = scene.load.longest_gap(&[0, 1]);
         let at = begun.elapsed().as_secs_f64();
-        println!(
+        report(&format!(
             "{at:7.1} s  kvstore {node} {fault:<9} for {lasting:>6.1?}: longest gap {gap:>9.1?}, whole again {recovery:>9.1?} later"
-        );
+        ));
         let tally = tallies.entry(fault).or_default();
         tally.faults += 1;
         if gap > tally.longest_gap {
@@ -108,19 +104,19 @@ async fn soak() {
     }
     let summary = scene.load.stop().await;
     report(&summary.to_string());
-    for (fault, tally) in &tallies {
-        println!(
+    judge_gaps(&tallies);
+}
+
+/// Tells what the faults came to. Everything else that could be wrong has ended the run before.
+fn judge_gaps(tallies: &BTreeMap<Fault, Tally>) {
+    for (fault, tally) in tallies {
+        report(&format!(
             "{:>4} times {fault:<9}: longest gap {:.1?}, longest recovery {:.1?}",
             tally.faults, tally.longest_gap, tally.longest_recovery
-        );
+        ));
     }
-    let longest = tallies
-        .values()
-        .map(|tally| tally.longest_gap)
-        .max()
-        .unwrap_or_default();
-    println!("longest gap of a client: {longest:.1?}; violations: 0; acknowledged writes lost: 0");
-    for (fault, tally) in &tallies {
+    report("violations: 0; acknowledged writes lost: 0");
+    for (fault, tally) in tallies {
         assert!(
             tally.longest_gap <= fault.answered_within(),
             "a client was without an answer for {:?} with a kvstore {fault}; the slowest call then took {}",
@@ -128,6 +124,7 @@ async fn soak() {
             tally.slowest
         );
     }
+    report("all answers came in time");
 }
 
 async fn strike(scene: &mut Scene, fault: Fault, node: usize) {
