@@ -44,17 +44,21 @@ async fn a_kvstore_that_hears_and_is_not_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn each_kvfront_misses_another_kvstore() {
+async fn a_kvfront_misses_a_kvstore_and_each_another() {
     let _turn = turn().await;
     let scene = Scene::start("split", 6).await;
-    for (first, second) in [(0, 1), (1, 2), (2, 0)] {
+    for (first, second) in [(0, None), (1, Some(2)), (2, Some(0))] {
+        let cut = |wire| {
+            scene.cluster.wire(0, first, wire);
+            second
+                .into_iter()
+                .for_each(|second| scene.cluster.wire(1, second, wire));
+        };
         scene.load.watch_gaps();
-        scene.cluster.wire(0, first, Wire::CUT);
-        scene.cluster.wire(1, second, Wire::CUT);
-        let what = format!("0 without {first}, 1 without {second}");
+        cut(Wire::CUT);
+        let what = format!("kvfront 0 without kvstore {first}, 1 without {second:?}");
         scene.goes_on(SETTLED_WITHIN, &what, &[0, 1], SHORT_FAULT).await;
-        scene.cluster.wire(0, first, Wire::WHOLE);
-        scene.cluster.wire(1, second, Wire::WHOLE);
+        cut(Wire::WHOLE);
         scene.recovers().await;
     }
     scene.ends_well().await;

@@ -62,9 +62,29 @@ struct Inner {
     entries: Vec<Entry>,
     /// Values that were written with a time to live.
     ending: Vec<u32>,
-    /// Fences of changes that came to nothing.
-    in_vain: Vec<u64>,
+    /// Fences, and when they were first shown to anybody: of all changes that came with one, whatever became of them.
+    shown: Vec<(u64, u64)>,
     seen: Seen,
+}
+
+impl Inner {
+    /// False for a refusal whose fence had been shown, but was not known to have been taken.
+    ///
+    /// A fence counts from the moment a node has seen it. The change that came with it may take effect later, or come to nothing: lower
+    /// ones are refused all the same, and rightly, as nobody uses a fence before the lock of the lower ones has ended. To the checker,
+    /// who knows of changes that were made, and of nothing before they were, such a refusal would be wrong.
+    fn is_judged(&self, refusal: &Entry) -> bool {
+        let Some(seen) = refusal.refused_below else {
+            return true;
+        };
+        let was_shown = self
+            .shown
+            .iter()
+            .any(|&(fence, called)| fence == seen && called <= refusal.returned);
+        let has_taken =
+            |entry: &Entry| entry.fence == Some(seen) && takes_effect(entry) && entry.returned < refusal.called;
+        !was_shown || self.entries.iter().any(has_taken)
+    }
 }
 
 /// What became of an operation, for the summary.
@@ -125,9 +145,7 @@ impl Record {
             Told::Wrong(why) => return Became::Wrong(format!("{what:?}: {why}")),
         };
         let mut inner = self.lock();
-        if !noted.is_some_and(|entry| takes_effect(&entry)) {
-            inner.in_vain.extend(what.fence());
-        }
+        inner.shown.extend(what.fence().map(|fence| (fence, called)));
         if let (What::Put { id, ends: true, .. }, Some(_)) = (what, &noted) {
             inner.ending.push(*id);
         }
@@ -139,9 +157,7 @@ impl Record {
     pub(crate) fn history(&self) -> Vec<Entry> {
         let inner = self.lock();
         let ends = inner.entries.iter().filter_map(|entry| self.end_of(entry, &inner));
-        // A change that came to nothing may have been shown to a node, and a key that has seen a fence refuses lower ones: rightly, as
-        // nobody uses a fence before the lock of the lower ones has ended. The checker knows the fences of changes that were made only.
-        let judged = |entry: &&Entry| entry.refused_below.is_none_or(|seen| !inner.in_vain.contains(&seen));
+        let judged = |entry: &&Entry| inner.is_judged(entry);
         inner.entries.iter().filter(judged).copied().chain(ends).collect()
     }
 
@@ -296,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_the_fence_of_a_change_in_vain_is_not_judged() {
+    fn a_refusal_is_judged_unless_its_fence_was_shown_and_not_yet_taken() {
         let record = Record::new(0, "k".to_owned(), Kind::Fenced);
         let fenced = |fence| What::Put {
             id: 1,
@@ -305,9 +321,13 @@ mod tests {
         };
         let refused = told(200, json!({ "ok": false, "fence_seen": 9 }));
         record.note(0, 1, 2, &fenced(3), &refused);
-        assert_eq!(record.history().len(), 1);
+        assert_eq!(record.history().len(), 1, "nobody had shown it");
         record.note(0, 3, 4, &fenced(9), &told(503, json!({ "detail": "no quorum" })));
-        assert_eq!(record.history(), []);
+        record.note(0, 5, 6, &fenced(3), &refused);
+        assert_eq!(record.history().len(), 1, "it came to nothing, but was shown");
+        record.note(0, 7, 8, &fenced(9), &told(200, json!({ "ok": true })));
+        record.note(0, 9, 10, &fenced(3), &refused);
+        assert_eq!(record.history().len(), 3, "it was taken before");
     }
 
     #[test]

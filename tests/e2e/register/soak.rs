@@ -93,6 +93,9 @@ pub(crate) async fn run() {
         report(&format!(
             "{at:7.1} s  kvstore {node} {fault:<9} for {lasting:>6.1?}: longest gap {gap:>9.1?}, whole again {recovery:>9.1?} later"
         ));
+        if gap > ANSWERED_AGAIN_WITHIN {
+            report(&format!("           the slowest call took {}", scene.load.slowest()));
+        }
         let tally = tallies.entry(fault).or_default();
         tally.faults += 1;
         if gap > tally.longest_gap {
