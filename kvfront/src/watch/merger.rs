@@ -12,6 +12,9 @@
 //!   few at least: the rest may be delivered again after a resume. An older version than delivered before never is: a version from before
 //!   the resume is delivered only after settling, and only the newest.
 
+mod choosing;
+mod feed;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -19,9 +22,10 @@ use register::hashing::stable_hash;
 use register::message::{AcceptedChange, Held};
 use register::{Ballot, HlcTime, Key};
 
+use self::feed::Feed;
 use super::position::{Cursor, Position};
 use super::told::{Last, Told};
-use super::track::{Fate, Seen, Settle, Show, Track};
+use super::track::{Seen, Settle, Show, Track};
 use crate::ring::Preference;
 
 /// How long a proven version waits for an older one that cannot be judged yet, in milliseconds.
@@ -50,22 +54,25 @@ pub(super) struct Delivery {
     pub(super) conflated: bool,
 }
 
-/// One node's feed.
+/// What a position may have to name.
 #[derive(Debug)]
-struct Feed {
-    name_hash: u64,
-    /// Everything up to it was taken in.
-    cursor: Option<Cursor>,
-    /// Everything the node committed before this time was taken in, in milliseconds.
-    as_of_ms: Option<u64>,
-    /// While the feed has a hole: the cursor before it.
-    before_hole: Option<Option<Cursor>>,
-    /// When the hole was filled, in milliseconds. It is over once what came of it is settled.
-    filled_ms: Option<u64>,
-    /// Nothing in the holes it has had is newer.
-    hole_until: HlcTime,
-    /// Commits whose shows are still needed, and how many each.
-    needed: BTreeMap<u64, u32>,
+struct Recent {
+    /// Hash of the key.
+    key: u64,
+    version: Ballot,
+    /// Nodes and commits at which feeds showed it; none when that is not known.
+    shows: Vec<(usize, u64)>,
+}
+
+impl Recent {
+    /// One that the position resumed at has named.
+    fn before((key, version): &(u64, Ballot)) -> Self {
+        Self {
+            key: *key,
+            version: *version,
+            shows: Vec::new(),
+        }
+    }
 }
 
 /// See the [module](self).
@@ -87,8 +94,8 @@ pub(super) struct Merger {
     unsure: HashMap<u64, HlcTime>,
     /// The same, of keys that are not named.
     unsure_all: HlcTime,
-    /// The last deliveries: hash of the key, version, and where feeds showed it; nowhere when that is not known.
-    recent: VecDeque<(u64, Ballot, Vec<(usize, u64)>)>,
+    /// The last deliveries.
+    recent: VecDeque<Recent>,
     /// Keys to look at.
     ready: VecDeque<Key>,
     /// Keys whose proven version waits for an older one to be judged.
@@ -128,11 +135,7 @@ impl Merger {
             idle_of: HashMap::new(),
             unsure: position.unsure.iter().copied().collect(),
             unsure_all: position.unsure_all,
-            recent: position
-                .told
-                .iter()
-                .map(|(key, version)| (*key, *version, Vec::new()))
-                .collect(),
+            recent: position.told.iter().map(Recent::before).collect(),
             ready: VecDeque::new(),
             held: HashSet::new(),
             wakes: BTreeSet::new(),
@@ -332,149 +335,19 @@ impl Merger {
         self.ready.push_back(key.clone());
     }
 
-    /// The next change to deliver. Once it is given out, [`Self::position`] is the one after it.
-    pub(super) fn next(&mut self, now_ms: u64) -> Option<Delivery> {
-        self.end_holes(now_ms);
-        while let Some(key) = self.ready.pop_front() {
-            if let Some((version, follows)) = self.choose(now_ms, &key) {
-                let last = self.last(&key);
-                let was_deleted = last.is_some_and(|last| last.deleted);
-                let last_time = last.map_or(HlcTime::ZERO, |last| last.version.time);
-                // A version that was forgotten may have been chosen since.
-                let follows = follows && last_time >= self.unsure_of(&key);
-                let delivery = self.deliver(&key, version, follows);
-                self.ready.push_front(key);
-                // Gone and still gone is no change.
-                if let Some(delivery) = delivery
-                    && !(was_deleted && delivery.change.state.is_tombstone() && !delivery.conflated)
-                {
-                    return Some(delivery);
-                }
-            }
-        }
-        None
-    }
-
-    /// The version of a key to deliver next, and whether it certainly follows the last one.
-    fn choose(&mut self, now_ms: u64, key: &Key) -> Option<(Ballot, bool)> {
-        self.held.remove(key);
-        let unsure = self.unsure_of(key);
-        loop {
-            let last = self.last(key);
-            let track = self.open.get_mut(key)?;
-            let (oldest, proven_ms, bar) = track.oldest_proven()?;
-            if last.is_none() && self.told.may_be_old(oldest) {
-                return self.choose_newest(now_ms, key);
-            }
-            let Some((&first, _)) = track.versions.first_key_value() else {
-                return None;
-            };
-            let last = last.map(|last| last.version);
-            let feeds = &self.feeds;
-            let is_whole = |node: usize| feeds[node].is_whole_after(last);
-            let may_wait = now_ms < proven_ms + HOLD_MS;
-            if first == oldest {
-                let follows = track.follows(oldest, last, is_whole);
-                // Nodes that were asked are ahead of their feeds, which soon show whether something is missing.
-                if !follows && !track.skipped && may_wait {
-                    return self.hold(key, proven_ms + HOLD_MS);
-                }
-                return Some((oldest, follows));
-            }
-            let is_past = |node| is_whole(node) && feeds[node].as_of_ms > Some(proven_ms);
-            let fate = track.fate(first, bar, is_whole, is_past);
-            // From before the resume: it may have been delivered then, and more after it; or have been shown only before.
-            let is_old = last.is_none() && self.told.may_be_old(first);
-            match fate {
-                Fate::TookEffect if !is_old => {
-                    let follows = track.follows(first, last, is_whole);
-                    if !follows && !track.skipped && may_wait {
-                        return self.hold(key, proven_ms + HOLD_MS);
-                    }
-                    return Some((first, follows));
-                }
-                Fate::Open if may_wait => return self.hold(key, proven_ms + HOLD_MS),
-                Fate::Dead if first.time > unsure => {}
-                _ => track.skipped = true,
-            }
-            self.drop_version(key, first);
-        }
-    }
-
-    /// Looks at a key again when feeds go on, and at this time at the latest.
-    fn hold(&mut self, key: &Key, until_ms: u64) -> Option<(Ballot, bool)> {
-        self.held.insert(key.clone());
-        self.wakes.insert((until_ms, key.clone()));
-        None
-    }
-
-    /// Of a key of which it is not known what was delivered before the resume: the newest, once nodes agree that nothing newer was chosen.
-    fn choose_newest(&mut self, now_ms: u64, key: &Key) -> Option<(Ballot, bool)> {
-        let track = self.open.get_mut(key)?;
-        let newest = track.newest_proven()?;
-        if track.agreed.is_none_or(|agreed| newest < agreed) {
-            if matches!(track.settle, Settle::Due(at_ms) if at_ms > now_ms) && track.agreed.is_none() {
-                track.settle = Settle::Due(now_ms);
-                self.wakes.insert((now_ms, key.clone()));
-            }
-            return None;
-        }
-        let (oldest, proven_ms, _) = track.oldest_proven()?;
-        let is_only = oldest == newest && track.versions.keys().all(|version| *version >= newest);
-        let feeds = &self.feeds;
-        let follows = is_only && track.follows(newest, None, |node| feeds[node].is_whole_after(None));
-        if is_only && !follows && now_ms < proven_ms + HOLD_MS {
-            return self.hold(key, proven_ms + HOLD_MS);
-        }
-        Some((newest, follows))
-    }
-
-    fn deliver(&mut self, key: &Key, version: Ballot, follows: bool) -> Option<Delivery> {
-        let track = self.open.get(key)?;
-        let seen = track.versions.get(&version)?;
-        let change = Arc::clone(&seen.change);
-        let by_feed = |show: &Show| show.commit.map(|commit| (show.node, commit));
-        let shows = seen.shows.iter().filter_map(by_feed).collect();
-        let passed: Vec<Ballot> = track.versions.range(..=version).map(|(version, _)| *version).collect();
-        for version in passed {
-            self.drop_version(key, version);
-        }
-        if let Some(track) = self.open.get_mut(key) {
-            track.skipped = false;
-        }
-        self.close_if_empty(key);
-        for unsure in [&mut self.idle_of, &mut self.unsure] {
-            if !unsure.is_empty() && unsure.get(&hash(key)).is_some_and(|time| *time <= version.time) {
-                unsure.remove(&hash(key));
-            }
-        }
-        let deleted = change.state.is_tombstone();
-        self.told.note(key, Last { version, deleted });
-        self.newest = self.newest.max(version.time);
-        self.recent.push_back((hash(key), version, shows));
-        if self.recent.len() > MAX_TOLD {
-            self.recent.pop_front();
-        }
-        Some(Delivery {
-            change,
-            conflated: !follows,
-        })
-    }
-
     /// Where a watcher stands that has got everything given out so far.
     pub(super) fn position(&self) -> Position {
         let cursors: Vec<Option<Cursor>> = self.feeds.iter().map(Feed::resume_at).collect();
         let is_beyond = |(node, commit): &(usize, u64)| cursors[*node].is_none_or(|cursor| *commit > cursor.commit);
         let may_come_again = |shows: &[(usize, u64)]| shows.is_empty() || shows.iter().any(is_beyond);
-        let told = self.recent.iter().filter(|(_, _, shows)| may_come_again(shows));
-        let newest_of = |key: u64| {
-            self.recent
-                .iter()
-                .rev()
-                .find(|(of, _, _)| *of == key)
-                .map(|(_, version, _)| (key, *version))
+        let told = self.recent.iter().filter(|recent| may_come_again(&recent.shows));
+        // Only the newest of a key says what must not come again.
+        let newest_of = |told: &Recent| {
+            let mut newest_first = self.recent.iter().rev();
+            let newest = newest_first.find(|recent| recent.key == told.key)?;
+            Some((newest.key, newest.version))
         };
-        let told: BTreeMap<u64, Ballot> = told.filter_map(|(key, _, _)| newest_of(*key)).collect();
+        let told: BTreeMap<u64, Ballot> = told.filter_map(newest_of).collect();
         let (unsure, unsure_all) = self.unsure_now();
         Position {
             newest: self.newest,
@@ -580,39 +453,6 @@ impl Merger {
         for show in seen.shows {
             if let Some(commit) = show.commit {
                 self.feeds[show.node].no_longer_needs(commit);
-            }
-        }
-    }
-}
-
-impl Feed {
-    fn has_open_hole(&self) -> bool {
-        self.before_hole.is_some() && self.filled_ms.is_none()
-    }
-
-    /// True when no hole hides a version newer than this.
-    fn is_whole_after(&self, last: Option<Ballot>) -> bool {
-        !self.has_open_hole() && last.unwrap_or_default().time >= self.hole_until
-    }
-
-    /// From where on a watcher that resumes has to be shown this feed again.
-    fn resume_at(&self) -> Option<Cursor> {
-        let cursor = self.before_hole.unwrap_or(self.cursor)?;
-        let before_needed = self
-            .needed
-            .first_key_value()
-            .map_or(u64::MAX, |(commit, _)| commit.saturating_sub(1));
-        Some(Cursor {
-            commit: cursor.commit.min(before_needed),
-            ..cursor
-        })
-    }
-
-    fn no_longer_needs(&mut self, commit: u64) {
-        if let Some(count) = self.needed.get_mut(&commit) {
-            *count -= 1;
-            if *count == 0 {
-                self.needed.remove(&commit);
             }
         }
     }

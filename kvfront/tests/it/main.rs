@@ -6,6 +6,7 @@
     reason = "a panic in a test, its helpers included, is the report"
 )]
 
+mod choices;
 mod collecting;
 mod disks;
 mod faults;
