@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,9 +16,10 @@ use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::block_in_place;
+use tokio::time::timeout;
 
 use super::proxy::{Proxy, Wire};
-use crate::process::{Process, program, wait_until, wait_until_blocking};
+use crate::process::{Process, program, wait_until};
 use crate::system::{body, client};
 
 /// Runs a kvstore whose disk can be made full.
@@ -228,7 +228,7 @@ impl Cluster {
     }
 
     /// Stops a store, writes nonsense over every second page of its database, and gives what the program says when it is started on it.
-    pub(crate) fn start_on_damage(&mut self, n: usize) -> (ExitStatus, String) {
+    pub(crate) async fn start_on_damage(&mut self, n: usize) -> (ExitStatus, String) {
         // In good order, so that everything is in the file, and not in its write-ahead log.
         self.stores[n].stop();
         let path = database(self.dir.path(), n);
@@ -241,28 +241,12 @@ impl Cluster {
                 .expect("room for the same bytes");
         }
         let settings = self.stores[n].settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        let mut command = Command::new(program("kvstore"));
-        command
-            .env("LISTEN", "127.0.0.1:0")
-            .envs(settings)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
-        block_in_place(|| {
-            let mut child = command.spawn().expect("the program runs");
-            let mut ended = None;
-            wait_until_blocking(REFUSES_WITHIN, "a kvstore refuses a damaged database", || {
-                ended = child.try_wait().expect("our own child");
-                ended.is_some()
-            });
-            let mut said = String::new();
-            child
-                .stderr
-                .take()
-                .expect("piped")
-                .read_to_string(&mut said)
-                .expect("UTF-8");
-            (ended.expect("it was waited for"), said)
-        })
+        let mut command = tokio::process::Command::new(program("kvstore"));
+        command.env("LISTEN", "127.0.0.1:0").envs(settings);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = timeout(REFUSES_WITHIN, command.output()).await;
+        let output = output.expect("it ends soon").expect("the program runs");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// From now on every write of a store fails as on a full disk, or no longer.

@@ -48,7 +48,7 @@ async fn a_damaged_database_is_refused_and_replaced() {
     let _turn = turn().await;
     let mut scene = Scene::start("damage", 9).await;
     scene.load.watch_gaps();
-    let (ended, said) = scene.cluster.start_on_damage(1);
+    let (ended, said) = scene.cluster.start_on_damage(1).await;
     let path = scene.cluster.database(1);
     assert!(!ended.success(), "it took a damaged database: {said}");
     assert!(
