@@ -112,6 +112,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A cluster that serves.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more settings for the kvfronts.
+    pub(crate) async fn start_with(front_settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut stores: Vec<_> = (0..STORES)
             .map(|n| Place::new(dir.path(), &format!("store{n}"), store_settings(dir.path(), n)))
@@ -120,7 +125,8 @@ impl Cluster {
         let wires = lay_wires(&addrs).await;
         let fronts = (0..FRONTS)
             .map(|n| {
-                let settings = vec![("BACKENDS".to_owned(), backends(&wires[n]))];
+                let mut settings = vec![("BACKENDS".to_owned(), backends(&wires[n]))];
+                settings.extend(front_settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
                 Place::new(dir.path(), &format!("front{n}"), settings)
             })
             .collect();

@@ -123,7 +123,10 @@ impl Load {
     }
 
     /// Stops the clients, judges what is left, and reads every key once more: nothing acknowledged may be missing.
-    pub(crate) async fn stop(mut self) -> Summary {
+    ///
+    /// # Errors
+    /// What was found wrong first.
+    pub(crate) async fn stop(mut self) -> Result<Summary, String> {
         self.shared.stop();
         while let Some(ended) = self.clients.join_next().await {
             ended.expect("a client that does not panic");
@@ -138,14 +141,14 @@ impl Load {
         drop(retire);
         let kept = judge.await.expect("a judge that does not panic");
         if let Some(wrong) = shared.failure() {
-            panic!("{wrong}");
+            return Err(wrong.clone());
         }
         let summary = Summary {
             counts: shared.counts(),
             keys: shared.keys(),
             read_again: kept.len(),
         };
-        read_again(&shared, kept).await;
-        summary
+        read_again(&shared, kept).await?;
+        Ok(summary)
     }
 }

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use cluster::Cluster;
 use load::Load;
+use proxy::Wire;
 
 use crate::process::wait_until;
 use crate::system::turn;
@@ -54,6 +55,24 @@ const QUIET: Duration = Duration::from_millis(500);
 async fn a_soak_of_random_faults() {
     let _turn = turn().await;
     soak::run().await;
+}
+
+/// What is not linearizable is found: kvfronts to which one answer is enough. Were it not for this, silence would prove nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_one_answer_is_enough_for_is_found_out() {
+    let _turn = turn().await;
+    let cluster = Cluster::start_with(&[("DEFAULT_CONSISTENCY", "one")]).await;
+    let load = Load::start(&cluster, "one-answer", 15);
+    load.go_on(QUIET).await;
+    // Now each writes to a home of a third of the keys that the other cannot read.
+    cluster.wire(0, 0, Wire::CUT);
+    cluster.wire(1, 1, Wire::CUT);
+    load.go_on(SHORT_FAULT).await;
+    cluster.wire(0, 0, Wire::WHOLE);
+    cluster.wire(1, 1, Wire::WHOLE);
+    let verdict = load.stop().await;
+    let wrong = verdict.expect_err("an answer of one node may be old");
+    assert!(wrong.contains("is not linearizable"), "{wrong}");
 }
 
 /// A cluster with clients at work.
@@ -93,7 +112,7 @@ impl Scene {
     /// Everything that was answered is judged, and still there.
     async fn ends_well(self) {
         self.load.go_on(QUIET).await;
-        let summary = self.load.stop().await;
+        let summary = self.load.stop().await.unwrap_or_else(|wrong| panic!("{wrong}"));
         report(&summary.to_string());
         assert!(summary.count("ok") > 0, "nothing was answered");
     }

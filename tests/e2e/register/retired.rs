@@ -99,7 +99,10 @@ async fn get(shared: &Shared, http: &Client, front: usize, key: &str) -> Told {
 }
 
 /// Reads every kept key once more: what was acknowledged is still there.
-pub(crate) async fn read_again(shared: &Shared, kept: Vec<Kept>) {
+///
+/// # Errors
+/// What is lost.
+pub(crate) async fn read_again(shared: &Shared, kept: Vec<Kept>) -> Result<(), String> {
     let http = wire::client();
     let lost = stream::iter(kept)
         .map(|kept| {
@@ -120,5 +123,9 @@ pub(crate) async fn read_again(shared: &Shared, kept: Vec<Kept>) {
         .filter_map(async |lost| lost)
         .collect::<Vec<_>>()
         .await;
-    assert!(lost.is_empty(), "acknowledged writes are lost: {lost:#?}");
+    if lost.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("acknowledged writes are lost: {lost:#?}"))
+    }
 }

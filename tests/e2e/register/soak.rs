@@ -105,7 +105,7 @@ pub(crate) async fn run() {
         tally.longest_recovery = tally.longest_recovery.max(recovery);
         scene.load.go_on(Duration::from_millis(rng.random_range(REST_MS))).await;
     }
-    let summary = scene.load.stop().await;
+    let summary = scene.load.stop().await.unwrap_or_else(|wrong| panic!("{wrong}"));
     report(&summary.to_string());
     judge_gaps(&tallies);
 }
