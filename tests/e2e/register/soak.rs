@@ -43,8 +43,9 @@ impl Fault {
     /// How long a client may be without an answer because of it.
     fn answered_within(self) -> Duration {
         match self {
-            Self::Killed | Self::Replaced => ANSWERED_AGAIN_WITHIN,
-            Self::Paused | Self::Isolated | Self::NotHeard => SETTLED_WITHIN,
+            Self::Killed => ANSWERED_AGAIN_WITHIN,
+            // One whose disk was replaced answers while it is filled, and counts for nothing.
+            Self::Paused | Self::Isolated | Self::NotHeard | Self::Replaced => SETTLED_WITHIN,
         }
     }
 }
