@@ -19,6 +19,7 @@ use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use super::proxy::{Proxy, Wire};
+use super::soak::SOAK_SEC;
 use crate::process::{Process, program, wait_until};
 use crate::system::{body, client};
 
@@ -54,6 +55,10 @@ impl Place {
         let clock_file = dir.join(format!("{name}.clock"));
         let mut settings = settings;
         settings.push(("TEST_CLOCK_OFFSET_FILE".to_owned(), text(&clock_file)));
+        // Whoever watches a long run by hand wants to see its own lines, and not each suspicion of a node that is killed on purpose.
+        if std::env::var_os(SOAK_SEC).is_some() {
+            settings.push(("LOG".to_owned(), "error".to_owned()));
+        }
         Self {
             process: None,
             settings,

@@ -12,10 +12,14 @@ use super::cluster::STORES;
 use super::proxy::Wire;
 use super::{ANSWERED_AGAIN_WITHIN, SETTLED_WITHIN, Scene, report};
 
-/// How long it runs when `SOAK_SEC` does not say, as in CI.
-const SOAK_SEC: u64 = 60;
-/// The seed when `SOAK_SEED` does not say.
-const SOAK_SEED: u64 = 1;
+/// Environment variable that says how many seconds a soak takes.
+pub(crate) const SOAK_SEC: &str = "SOAK_SEC";
+/// Environment variable that says which faults come, and what the clients do.
+const SOAK_SEED: &str = "SOAK_SEED";
+/// Seconds it takes when nobody says so, as in CI.
+const CI_SEC: u64 = 60;
+/// The seed then.
+const CI_SEED: u64 = 1;
 /// How long a fault lasts, milliseconds.
 const FAULT_MS: std::ops::Range<u64> = 500..5_000;
 /// How long the cluster is left alone after it was whole again, milliseconds.
@@ -74,8 +78,8 @@ struct Tally {
 
 /// One run, until its time is over or anything is found wrong.
 pub(crate) async fn run() {
-    let span = Duration::from_secs(setting("SOAK_SEC", SOAK_SEC));
-    let seed = setting("SOAK_SEED", SOAK_SEED);
+    let span = Duration::from_secs(setting(SOAK_SEC, CI_SEC));
+    let seed = setting(SOAK_SEED, CI_SEED);
     report(&format!("register soak: {span:?}, seed {seed}"));
     let mut rng = StdRng::seed_from_u64(seed);
     let mut scene = Scene::start("soak", seed).await;
