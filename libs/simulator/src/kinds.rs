@@ -222,6 +222,76 @@ impl Kind {
             ..Self::DEFAULT
         },
         Self {
+            name: "crashes",
+            about: "nodes crash all the time, and are back soon",
+            keys: (1, 2),
+            calls: (8, 20),
+            work: Work {
+                get: 30,
+                put: 10,
+                delete: 10,
+                cas: 50,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "cd",
+            nemeses: "lua",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "reserved",
+            about: "coordinators that change one key again and again, while copies of their changes come from elsewhere first",
+            keys: (1, 1),
+            clients: (2, 4),
+            calls: (5, 14),
+            work: Work {
+                get: 40,
+                put: 0,
+                delete: 0,
+                cas: 60,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "d",
+            nemeses: "luip",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "collecting",
+            about: "little but deletes, and coordinators that collect them at once",
+            keys: (1, 1),
+            clients: (2, 3),
+            calls: (4, 10),
+            work: Work {
+                get: 25,
+                put: 10,
+                delete: 40,
+                cas: 25,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "lud",
+            nemeses: "cir",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "reborn",
+            about: "coordinators die all the time, and clocks jump",
+            keys: (1, 1),
+            calls: (6, 16),
+            work: Work {
+                get: 30,
+                put: 30,
+                delete: 0,
+                cas: 40,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "rk",
+            nemeses: "ld",
+            ..Self::DEFAULT
+        },
+        Self {
             name: "first-start",
             about: "the nodes are new when the world begins",
             keys: (1, 3),

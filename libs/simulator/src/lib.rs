@@ -1,9 +1,11 @@
 //! A whole cluster of registers in one thread, from one seed.
 
 mod background;
+mod catalog;
 mod client;
 mod front;
 mod kinds;
+mod measure;
 mod membership;
 mod mix;
 mod nemesis;
@@ -21,11 +23,13 @@ mod teeth;
 mod trace;
 mod world;
 
+pub use catalog::TEETH;
 pub use kinds::Kind;
+pub use measure::{Effort, Found, Measured, TABLE_HEAD, measure};
 pub use mix::Work;
 pub use nemesis::{LETTERS, Nemeses, Nemesis};
 pub use report::{Report, command, explain, write_svg};
 pub use run::{Counts, Failure, Runner, Spec};
 pub use sweep::{Sweep, Swept};
-pub use teeth::{ShellTooth, Wrong};
+pub use teeth::{Catalogued, ShellTooth, Wrong};
 pub use world::Limits;

@@ -5,16 +5,19 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use simulator::{Counts, Kind, LETTERS, Limits, Nemeses, Runner, Spec, Sweep, Wrong, explain, write_svg};
+use simulator::{
+    Catalogued, Counts, Effort, Kind, LETTERS, Limits, Nemeses, Runner, Spec, Sweep, TABLE_HEAD, TEETH, Wrong,
+};
+use simulator::{explain, measure, write_svg};
 
 /// Simulated clusters of registers: nodes, coordinators and clients in one thread per world, everything by chance from one seed; faults of
 /// every kind, and a checker that says whether a single register could have given these answers.
 #[derive(Debug, Parser)]
 #[command(name = "simulate-kv")]
 struct Options {
-    /// Seeds of each kind.
-    #[arg(long, default_value_t = 1_000)]
-    seeds: u64,
+    /// Seeds of each kind; 1,000 where nothing else ends the run.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first seed; by default one drawn from the clock.
     #[arg(long)]
     seed: Option<u64>,
@@ -39,6 +42,9 @@ struct Options {
     /// Makes this mistake on purpose (see --list).
     #[arg(long, value_parser = Wrong::named)]
     tooth: Option<Wrong>,
+    /// Measures how soon each tooth (or the one of --tooth) is found: --seeds times, from fresh seeds, within --operations each.
+    #[arg(long)]
+    teeth: bool,
     /// Of each world at most so many clients.
     #[arg(long, default_value_t = u32::MAX, hide_default_value = true)]
     clients: u32,
@@ -58,6 +64,9 @@ struct Options {
     #[arg(long)]
     list: bool,
 }
+
+/// Seeds of each kind.
+const DEFAULT_SEEDS: u64 = 1_000;
 
 fn kind(name: &str) -> Result<&'static Kind, String> {
     Kind::named(name).ok_or_else(|| format!("{name:?} names no kind of world"))
@@ -90,8 +99,13 @@ fn main() -> ExitCode {
     }
     let seed = options.seed.unwrap_or_else(seed_from_clock);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if options.teeth {
+        return measure_teeth(&options, seed, cores);
+    }
+    let is_ended_otherwise = options.sec.is_some() || options.operations.is_some();
+    let default_seeds = if is_ended_otherwise { u64::MAX } else { DEFAULT_SEEDS };
     let sweep = Sweep {
-        seeds: options.seeds,
+        seeds: options.seeds.unwrap_or(default_seeds),
         operations: options.operations.unwrap_or(u64::MAX),
         time: options.sec.map_or(Duration::MAX, Duration::from_secs),
         failures: if options.keep_going { usize::MAX } else { 1 },
@@ -167,6 +181,34 @@ fn summary(counts: &Counts, took: Duration, jobs: usize) -> String {
         rate,
         rate / jobs as f64,
     )
+}
+
+/// Rounds and operations of a measurement of teeth, unless something else is asked for.
+const TEETH_ROUNDS: u64 = 5;
+const TEETH_OPERATIONS: u64 = 50_000_000;
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn measure_teeth(options: &Options, seed: u64, cores: usize) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let effort = Effort {
+        rounds: options.seeds.unwrap_or(TEETH_ROUNDS),
+        operations: options.operations.unwrap_or(TEETH_OPERATIONS),
+        seed,
+        jobs: options.jobs.unwrap_or(cores).max(1),
+    };
+    println!("seed {seed}\n\n{TABLE_HEAD}");
+    let mut all_found = true;
+    let wanted = |tooth: &&Catalogued| options.tooth.is_none_or(|wrong| wrong == tooth.wrong);
+    for tooth in TEETH.iter().filter(wanted) {
+        let measured = measure(tooth, &effort);
+        all_found &= measured.found.iter().all(Option::is_some);
+        println!("{}", measured.row());
+    }
+    if all_found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn seed_from_clock() -> u64 {

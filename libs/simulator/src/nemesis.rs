@@ -9,6 +9,10 @@ use crate::world::{US_PER_MS, What, World, small};
 /// An hour, in milliseconds.
 const HOUR_MS: i64 = 3_600_000;
 
+/// It takes at least that long to give a node another disk, in microseconds: longer than a message lives. (An `Admit` for the disk before
+/// that arrives after it would let the old copy vote.)
+const OTHER_DISK_US: u64 = 4_000 * US_PER_MS;
+
 /// One way for things to go wrong, named by a letter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Nemesis(u8);
@@ -250,7 +254,7 @@ impl World<'_> {
         if let Some(disk) = self.nodes[node].backup.take() {
             self.nodes[node].disk = disk;
         }
-        self.after(lasts_us, What::Heal(Heal::Node(small(node))));
+        self.after(lasts_us.max(OTHER_DISK_US), What::Heal(Heal::Node(small(node))));
         true
     }
 

@@ -87,7 +87,8 @@ mod tests {
         let first = slab.insert('a');
         assert_eq!(slab.remove(first), Some('a'));
         let second = slab.insert('b');
-        assert_eq!((slab.get(first), slab.remove(first)), (None, None));
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.get(first), None);
         assert_eq!(slab.get(second), Some(&'b'));
         assert_eq!(slab.ids(|_| true), [second]);
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use register::teeth::Tooth;
 
+use crate::kinds::Kind;
+
 /// Mistakes of a shell: what a node or a coordinator does around the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ShellTooth {
@@ -69,5 +71,26 @@ impl fmt::Display for Wrong {
             Self::Protocol(tooth) => write!(f, "{tooth:?}"),
             Self::Shell(tooth) => write!(f, "{tooth:?}"),
         }
+    }
+}
+
+/// A tooth, and where it shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Catalogued {
+    /// Which.
+    pub wrong: Wrong,
+    /// Kinds of worlds that show it, best first.
+    pub shown_by: &'static [&'static str],
+    /// The seed of a world of the first of these kinds that shows it; none where none is known.
+    pub seed: Option<u64>,
+    /// So often that CI finds it from fresh seeds too.
+    pub often: bool,
+}
+
+impl Catalogued {
+    /// The kinds of worlds that show it.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<&'static Kind> {
+        self.shown_by.iter().filter_map(|name| Kind::named(name)).collect()
     }
 }
