@@ -99,7 +99,7 @@ impl World<'_> {
             fence,
             ends_after_ms,
         } = self.choose(key, number, seen);
-        let (client_no, key_no) = (u32::from(small(client)), key as u32);
+        let (client_no, key_no) = (u32::from(small(client)), u32::from(crate::front::small_key(key)));
         let now = self.now_us;
         let mut entry = Entry::new(client_no, key_no, now, NEVER, op);
         entry.fence = fence;

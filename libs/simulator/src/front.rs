@@ -81,6 +81,10 @@ pub(crate) struct Machine {
     running: Running,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are operations, and a box for each would cost more than the room"
+)]
 #[derive(Debug)]
 enum Running {
     /// An operation, and the call that it is for.

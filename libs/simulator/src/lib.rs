@@ -3,12 +3,14 @@
 mod background;
 mod catalog;
 mod client;
+mod event;
 mod front;
 mod kinds;
 mod measure;
 mod membership;
 mod mix;
 mod nemesis;
+mod network;
 mod node;
 mod plan;
 mod queue;

@@ -6,19 +6,18 @@
 use std::sync::Arc;
 
 use linearizability::Entry;
-use register::membership::{NodeRequest, NodeStatus};
+use register::Key;
 use register::teeth::bite_with;
-use register::{Ballot, HlcTime, Key, Reply, Request};
 
 use crate::client::{Call, Client, Versions};
+pub(crate) use crate::event::{Address, Message, What};
 use crate::front::{Front, Machine};
 use crate::kinds::Kind;
-use crate::nemesis::{Heal, Nemesis};
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::rng::Rng;
-use crate::slab::{Id, Slab};
+use crate::slab::Slab;
 use crate::teeth::{ShellTooth, Wrong};
 
 /// Unix milliseconds at which every world begins.
@@ -33,104 +32,6 @@ pub(crate) const US_PER_MS: u64 = 1_000;
 const END_US: u64 = 180_000_000;
 /// Events of one world; far more than any needs.
 const STEPS_MAX: u64 = 3_000_000;
-/// A node that does not listen refuses a connection within this time, in microseconds.
-const REFUSED_WITHIN_US: u64 = 2_000;
-/// When a lost message is noticed at all, it is within this time, in milliseconds: the transport's own timeout.
-const TRANSPORT_TIMEOUT_MS: u64 = 3_000;
-
-/// Whom an answer is for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Address {
-    pub(crate) front: u8,
-    pub(crate) machine: Id,
-}
-
-/// A request on its way to a node.
-#[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) node: u8,
-    pub(crate) rank: u8,
-    pub(crate) key: u16,
-    pub(crate) round: u32,
-    pub(crate) to: Address,
-    /// The same message once more; nobody waits for its answer.
-    pub(crate) copy: bool,
-    /// The sender's clock.
-    pub(crate) clock: HlcTime,
-    pub(crate) request: Request,
-}
-
-/// What happens.
-#[derive(Debug)]
-pub(crate) enum What {
-    /// A request reaches a node.
-    Arrive(Message),
-    /// A node's writer commits.
-    Commit { node: u8, start: u32 },
-    /// An answer reaches a coordinator.
-    Answer {
-        to: Address,
-        round: u32,
-        rank: u8,
-        clock: HlcTime,
-        reply: Reply,
-    },
-    /// A coordinator learns that no answer will come.
-    Fail {
-        to: Address,
-        round: u32,
-        rank: u8,
-        delivered: bool,
-    },
-    /// A coordinator's timer runs out.
-    Wake { to: Address, timer: u32 },
-    /// A client does what it does next.
-    Step { client: u8 },
-    /// A client's call reaches a coordinator.
-    Called { call: Id, front: u8 },
-    /// A coordinator looks after things.
-    Background { front: u8, start: u32 },
-    /// A machine of a coordinator's background begins.
-    Begin { to: Address },
-    /// And is given up, if it has not ended by itself.
-    GiveUp { to: Address },
-    /// A coordinator that has just started asks a node for its clock.
-    Hello { front: u8, start: u32, node: u8 },
-    /// And is told.
-    HelloBack {
-        front: u8,
-        start: u32,
-        node: u8,
-        clock: HlcTime,
-    },
-    /// A coordinator asks all nodes how they are.
-    NodePass { front: u8, start: u32 },
-    /// A question to a node about itself arrives.
-    NodeAsk {
-        front: u8,
-        start: u32,
-        node: u8,
-        clock: HlcTime,
-        request: NodeRequest,
-    },
-    /// And its answer.
-    NodeTold {
-        front: u8,
-        start: u32,
-        node: u8,
-        clock: HlcTime,
-        raised: Option<Ballot>,
-        status: NodeStatus,
-    },
-    /// A coordinator makes something of what the nodes said of themselves.
-    NodePlan { front: u8, start: u32 },
-    /// Something goes wrong.
-    Strike(Nemesis),
-    /// And is over.
-    Heal(Heal),
-    /// A node throws away what it thinks is old: only for a tooth.
-    SweepByOwnClock { node: u8 },
-}
 
 /// Where a key lives.
 #[derive(Debug)]
@@ -499,166 +400,6 @@ impl<'a> World<'a> {
             _ => {}
         }
         Some(what)
-    }
-
-    // ---- messages ----
-
-    pub(crate) fn delay_us(&mut self) -> u64 {
-        if self.calm {
-            return US_PER_MS / 2;
-        }
-        self.plan.delay_us(&mut self.rng)
-    }
-
-    pub(crate) fn chance(&mut self, per_mille: u32) -> bool {
-        !self.calm && self.rng.per_mille(per_mille)
-    }
-
-    /// Sends a request, which may get lost.
-    pub(crate) fn send(&mut self, message: Message) {
-        if self.chance(self.plan.loss_per_mille) {
-            return self.maybe_notice(&message);
-        }
-        let after = self.delay_us();
-        self.after(after, What::Arrive(message));
-    }
-
-    /// Of a message that is lost the transport may say so, after a while; that it was not delivered it cannot know.
-    fn maybe_notice(&mut self, message: &Message) {
-        if !message.copy && self.rng.per_mille(300) {
-            let after = self.rng.range(1, TRANSPORT_TIMEOUT_MS) * US_PER_MS;
-            self.tell_failure(message, after, self.wrong == Some(ShellTooth::DeliveryDenied));
-        }
-    }
-
-    fn tell_failure(&mut self, message: &Message, after_us: u64, undelivered: bool) {
-        if !message.copy {
-            let what = What::Fail {
-                to: message.to,
-                round: message.round,
-                rank: message.rank,
-                delivered: !undelivered,
-            };
-            self.after(after_us, what);
-        }
-    }
-
-    fn arrive(&mut self, message: Message) {
-        let (index, front) = (usize::from(message.node), usize::from(message.to.front));
-        if !self.nodes[index].up {
-            let after = self.rng.range(100, REFUSED_WITHIN_US);
-            return self.tell_failure(&message, after, true);
-        }
-        if self.fronts[front].requests_cut >> index & 1 == 1 {
-            return self.maybe_notice(&message);
-        }
-        let wall_ms = self.wall_ms(self.nodes[index].offset_ms);
-        let node = &mut self.nodes[index];
-        if node.observe(&message, wall_ms).is_err() {
-            let after = self.delay_us();
-            return self.tell_failure(&message, after, true);
-        }
-        if self.chance(self.plan.copies_per_mille) && !message.copy {
-            self.send_copy(&message);
-        }
-        let key = usize::from(message.key);
-        if message.request == Request::Read {
-            let reply = self.nodes[index].read(key, self.wrong);
-            return self.reply(&message, reply);
-        }
-        if self.wrong == Some(ShellTooth::AckBeforeFsync) {
-            let reply = self.nodes[index].change_in_memory(key, &message.request);
-            self.reply(&message, reply);
-            return self.commit_later(index);
-        }
-        let idle = self.nodes[index].waiting.is_empty();
-        self.nodes[index].waiting.push(message);
-        if idle {
-            self.commit_later(index);
-        }
-    }
-
-    /// The same message arrives again, later: by then anything may have happened. Its answer finds nobody.
-    fn send_copy(&mut self, message: &Message) {
-        let copy = Message {
-            copy: true,
-            request: message.request.clone(),
-            ..*message
-        };
-        let after = self.delay_us() + self.delay_us();
-        self.after(after, What::Arrive(copy));
-    }
-
-    fn commit_later(&mut self, node: usize) {
-        let after = self.plan.commit_us(&mut self.rng);
-        let start = self.nodes[node].start;
-        self.after(
-            after,
-            What::Commit {
-                node: small(node),
-                start,
-            },
-        );
-    }
-
-    /// Everything that has queued up is decided, made durable, and answered.
-    fn commit(&mut self, index: usize, start: u32) {
-        let node = &mut self.nodes[index];
-        if node.start != start {
-            return;
-        }
-        let mut batch = std::mem::take(&mut node.waiting);
-        // Its answer is lost with some crashes right after a commit.
-        for message in batch.drain(..) {
-            let reply = self.nodes[index].change(usize::from(message.key), &message.request);
-            if let Reply::Corrupt { ballot } = &reply {
-                self.bad(Trouble::Corrupt(format!("a node found two states under {ballot}")));
-            }
-            self.reply(&message, reply);
-        }
-        let node = &mut self.nodes[index];
-        node.made_durable();
-        node.waiting = batch;
-    }
-
-    fn reply(&mut self, message: &Message, reply: Reply) {
-        if message.copy {
-            return;
-        }
-        let (index, front) = (usize::from(message.node), usize::from(message.to.front));
-        if self.fronts[front].answers_cut >> index & 1 == 1 || self.chance(self.plan.loss_per_mille) {
-            return self.maybe_notice(message);
-        }
-        let wall_ms = self.wall_ms(self.nodes[index].offset_ms);
-        let what = What::Answer {
-            to: message.to,
-            round: message.round,
-            rank: message.rank,
-            clock: self.nodes[index].reading(wall_ms),
-            reply,
-        };
-        let after = self.delay_us();
-        self.after(after, what);
-    }
-
-    fn hello(&mut self, front: u8, start: u32, node: u8) {
-        let index = usize::from(node);
-        let cut = self.fronts[usize::from(front)].requests_cut | self.fronts[usize::from(front)].answers_cut;
-        if !self.nodes[index].up || cut >> index & 1 == 1 || self.chance(self.plan.loss_per_mille) {
-            return;
-        }
-        let wall_ms = self.wall_ms(self.nodes[index].offset_ms);
-        let clock = self.nodes[index].reading(wall_ms);
-        let after = self.delay_us();
-        self.after(
-            after,
-            What::HelloBack {
-                front,
-                start,
-                node,
-                clock,
-            },
-        );
     }
 }
 
