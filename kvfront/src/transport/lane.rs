@@ -22,7 +22,7 @@ use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
 
 /// A node that leaves an envelope unanswered this long is suspected, so that spares are asked at once; the answer may still come.
-const SUSPECT_AFTER: Duration = Duration::from_millis(400);
+const SUSPECT_AFTER: Duration = Duration::from_millis(250);
 /// How often a suspected node is asked whether it is back.
 const PROBE_SUSPECTED_EVERY: Duration = Duration::from_millis(250);
 /// At first nothing is known of a node; asking often makes the start quick.

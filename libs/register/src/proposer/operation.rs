@@ -257,16 +257,6 @@ impl Operation {
         round == self.round.number && !matches!(self.phase, Phase::Paused(_))
     }
 
-    fn is_refused_change(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Accept {
-                purpose: Purpose::Change { .. },
-                ..
-            }
-        ) && self.round.refusals() > 0
-    }
-
     fn wake(&mut self, cx: &mut Context<'_>, timer: u32) {
         match Timer::of(timer) {
             (Timer::Deadline, _) => self.give_up(cx, "the deadline has passed"),
@@ -278,12 +268,14 @@ impl Operation {
                 }
             }
             (Timer::Spare, _) if !matches!(self.phase, Phase::Paused(_)) => {
-                if self.round.waiting() > 0 && self.is_refused_change() {
-                    // It waited only to see whether the others refuse it as well.
-                    self.round.give_up_waiting();
+                if self.round.waiting() > 0 {
+                    // Whoever is silent now will be so in the next round: its time is better spent on the spares.
+                    self.round.late = true;
+                    self.spares_at_once = true;
+                    if self.round.refusals() == 0 {
+                        self.ask_spares(cx);
+                    }
                     self.advance(cx);
-                } else if self.round.waiting() > 0 {
-                    self.ask_spares(cx);
                 }
             }
             (Timer::Phase, _) if !matches!(self.phase, Phase::Paused(_)) => {

@@ -33,6 +33,8 @@ pub(super) struct Round {
     pub(super) fenced: bool,
     /// The last failure, for the error message.
     pub(super) trouble: Option<String>,
+    /// Somebody who was asked has been silent for long.
+    pub(super) late: bool,
 }
 
 impl Round {
@@ -44,6 +46,7 @@ impl Round {
             higher: Ballot::ZERO,
             fenced: false,
             trouble: None,
+            late: false,
         }
     }
 

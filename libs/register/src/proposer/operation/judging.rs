@@ -141,6 +141,10 @@ impl Operation {
                 self.ask(cx, rank);
             }
         }
+        cx.wake(
+            Timer::Spare.number(self.round.number),
+            cx.coordinator.limits.spare_after_ms,
+        );
         cx.wake(Timer::Phase.number(self.round.number), cx.coordinator.limits.phase_ms);
     }
 
@@ -152,7 +156,7 @@ impl Operation {
         if copies >= self.members.quorum() {
             let answer = answer.clone();
             self.answered(cx, answer, copies);
-        } else if self.round.waiting() == 0 {
+        } else if self.round.waiting() == 0 || self.round.late && self.round.refusals() > 0 {
             // A promise stands in the way, or somebody is silent: commit it at a ballot of our own.
             self.seen = self.seen.max(self.round.higher);
             self.begin_change(cx);

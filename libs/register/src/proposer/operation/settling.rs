@@ -37,7 +37,9 @@ impl Operation {
         // nothing to learn of it.
         let hopeless = acks + self.round.waiting() < needed;
         let all_may_refuse = matches!(purpose, Purpose::Change { .. }) && self.round.may_be_as_if_never_sent();
-        if self.round.waiting() > 0 && (!hopeless || all_may_refuse) {
+        // Nor for somebody who is silent while another refuses: the next round does without it.
+        let in_vain = self.round.late && self.round.refusals() > 0;
+        if self.round.waiting() > 0 && (!hopeless || all_may_refuse) && !in_vain {
             return;
         }
         if self.round.refusals() == 0 && self.has_unasked_spares() {
