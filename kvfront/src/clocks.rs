@@ -118,7 +118,7 @@ impl Clocks {
         self.lock().clock.observe(other, now)
     }
 
-    /// Random bits from the coordinator's process, for request ids.
+    /// The coordinator's incarnation: who is asking.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.lock().clock.incarnation()

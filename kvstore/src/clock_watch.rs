@@ -5,7 +5,6 @@
 //! somewhere, which makes its sender look slow), so the disagreement has to last.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use register::HlcTime;
 const HEARD_FOR: Duration = Duration::from_secs(5);
 /// How long most senders have to disagree with this node before it blames itself.
 const BLAMED_AFTER: Duration = Duration::from_secs(2);
-/// Most senders kept: connections of a few coordinators.
+/// Most senders kept: far more coordinators than there are. One that keeps being started again counts anew each time, until the time it
+/// is heard for has passed.
 const MAX_SENDERS: usize = 256;
 
 /// What is wrong with the node's clock.
@@ -52,7 +52,8 @@ pub struct ClockWatch {
 
 #[derive(Debug, Default)]
 struct Inner {
-    heard: HashMap<SocketAddr, Heard>,
+    /// By the incarnation of the coordinator: one that keeps reconnecting is still one.
+    heard: HashMap<u64, Heard>,
     /// Since when most senders are on this side.
     disputed: Option<(Side, Instant)>,
     trouble: Option<ClockTrouble>,
@@ -85,8 +86,8 @@ impl ClockWatch {
         }
     }
 
-    /// A message of this sender (one connection of a coordinator) came at `now`, when our wall clock said `now_unix_ms`.
-    pub fn hear(&self, sender: SocketAddr, clock: HlcTime, now_unix_ms: u64, now: Instant) {
+    /// A message of the coordinator of this incarnation came at `now`, when our wall clock said `now_unix_ms`.
+    pub fn hear(&self, sender: u64, clock: HlcTime, now_unix_ms: u64, now: Instant) {
         let offset_ms = difference_ms(clock.unix_ms(), now_unix_ms);
         self.offset_ms.set(offset_ms);
         let mut inner = self.lock();
@@ -207,8 +208,7 @@ mod tests {
             self.start + Duration::from_millis(ms)
         }
 
-        fn hear(&self, port: u16, offset_ms: i64, at_ms: u64) {
-            let sender = SocketAddr::from(([127, 0, 0, 1], port));
+        fn hear(&self, sender: u64, offset_ms: i64, at_ms: u64) {
             let clock = HlcTime::from_unix_ms(NOW_MS.saturating_add_signed(offset_ms));
             self.watch.hear(sender, clock, NOW_MS, self.at(at_ms));
         }
@@ -217,8 +217,8 @@ mod tests {
         fn hear_all(&self, offsets_ms: &[i64], from_ms: u64, to_ms: u64) -> Option<ClockTrouble> {
             let mut verdict = None;
             for at_ms in (from_ms..=to_ms).step_by(250) {
-                for (port, offset_ms) in (1..).zip(offsets_ms) {
-                    self.hear(port, *offset_ms, at_ms);
+                for (sender, offset_ms) in (1..).zip(offsets_ms) {
+                    self.hear(sender, *offset_ms, at_ms);
                 }
                 verdict = self.watch.judge(self.at(at_ms));
             }
@@ -275,19 +275,31 @@ mod tests {
     }
 
     #[test]
+    fn a_coordinator_counts_once_however_much_it_says() {
+        let bench = Bench::new();
+        for at_ms in (0..10_000).step_by(250) {
+            for _ in 0..100 {
+                bench.hear(1, 3_600_000, at_ms);
+            }
+            bench.hear(2, 0, at_ms);
+            assert_eq!(bench.watch.judge(bench.at(at_ms)), None);
+        }
+    }
+
+    #[test]
     fn messages_that_waited_blame_nobody() {
         let bench = Bench::new();
         // After a pause of ten seconds everything that was sent meanwhile is read at once.
-        for port in 1..=3 {
-            bench.hear(port, -10_000, 0);
+        for sender in 1..=3 {
+            bench.hear(sender, -10_000, 0);
         }
         assert_eq!(bench.watch.judge(bench.at(10)), None);
         assert_eq!(bench.hear_all(&[0, 0, 0], 250, 10_000), None);
         // Under load some messages of each sender are late, others are not.
         for at_ms in (10_250..20_000).step_by(250) {
-            for port in 1..=3 {
-                bench.hear(port, -20, at_ms);
-                bench.hear(port, -2_000, at_ms + 1);
+            for sender in 1..=3 {
+                bench.hear(sender, -20, at_ms);
+                bench.hear(sender, -2_000, at_ms + 1);
             }
             assert_eq!(bench.watch.judge(bench.at(at_ms + 2)), None);
         }
@@ -301,11 +313,11 @@ mod tests {
     #[test]
     fn senders_are_bounded() {
         let bench = Bench::new();
-        for port in 1..1_000 {
-            bench.hear(port, 0, u64::from(port));
+        for sender in 1..1_000 {
+            bench.hear(sender, 0, sender);
         }
         let inner = bench.watch.lock();
         assert_eq!(inner.heard.len(), MAX_SENDERS);
-        assert!(inner.heard.contains_key(&SocketAddr::from(([127, 0, 0, 1], 999))));
+        assert!(inner.heard.contains_key(&999));
     }
 }

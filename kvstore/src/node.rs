@@ -1,17 +1,14 @@
 //! A running node: settings, store, metrics and health put together.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::Extension;
-use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use register::HlcTime;
 use register::ballot::SkewError;
-use service::http::{Limits, serve};
+use service::http::{Limits, serve_router};
 use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
@@ -105,8 +102,8 @@ impl Node {
         })
     }
 
-    /// Notes what a coordinator's clock says, whether it is accepted or not.
-    pub fn hear_clock(&self, sender: SocketAddr, clock: HlcTime) {
+    /// Notes what the clock of the coordinator of this incarnation says, whether it is accepted or not.
+    pub fn hear_clock(&self, sender: u64, clock: HlcTime) {
         let now_unix_ms = self.store.clock().now_unix_ms();
         self.clock_watch.hear(sender, clock, now_unix_ms, Instant::now());
     }
@@ -133,9 +130,7 @@ impl Node {
             store.end_waits();
         });
         let router = http::router(Arc::new(self.clone()), tasks.clone(), self.metrics.clone());
-        // Each connection's requests say whose they are.
-        let make = move |peer| TowerToHyperService::new(router.clone().layer(Extension(http::Connection(peer))));
-        serve(listener, make, Limits::default(), shutdown).await;
+        serve_router(listener, router, Limits::default(), shutdown).await;
         tasks.stop().await;
         self.store.close().await;
     }

@@ -145,6 +145,7 @@ fn now() -> HlcTime {
 async fn ask_node(running: &Running, request: NodeRequest) -> NodeStatus {
     let message = NodeEnvelope {
         clock: now(),
+        sender: 1,
         epoch: Epoch(7),
         request,
     };
@@ -175,6 +176,7 @@ async fn what_a_node_was_told_of_itself_survives_kill_9() {
     let read_after = async |running: &Running, request: Request| {
         let envelope = Envelope {
             clock: now(),
+            sender: 1,
             epoch: Epoch(7),
             requests: vec![(Key::data("a"), request)],
         };

@@ -74,6 +74,7 @@ impl Transport {
         loop {
             let request = PageRequest {
                 clock: self.clocks.tick(),
+                sender: self.clocks.incarnation(),
                 epoch: self.epoch,
                 list: list.clone(),
                 limit,
@@ -103,6 +104,7 @@ impl Transport {
     pub async fn ask_node(&self, node: usize, request: NodeRequest) -> Result<NodeEnvelopeReply, CallError> {
         let envelope = NodeEnvelope {
             clock: self.clocks.tick(),
+            sender: self.clocks.incarnation(),
             epoch: self.epoch,
             request,
         };
@@ -129,6 +131,7 @@ impl Transport {
     pub async fn hashes(&self, node: usize, partitions: Option<Vec<u16>>) -> Result<HashReply, CallError> {
         let request = HashRequest {
             clock: self.clocks.tick(),
+            sender: self.clocks.incarnation(),
             epoch: self.epoch,
             partitions,
         };

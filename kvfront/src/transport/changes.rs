@@ -53,6 +53,7 @@ impl ChangesLine {
     async fn ask_inner(&mut self, front: &Front, node: usize, stretch: Stretch) -> Result<ChangesReply, String> {
         let request = ChangesRequest {
             clock: front.clocks.tick(),
+            sender: front.clocks.incarnation(),
             epoch: front.ring.epoch(),
             incarnation: stretch.incarnation,
             after_commit: stretch.after_commit,

@@ -170,6 +170,7 @@ impl Node {
     ) -> Result<EnvelopeReply, PostError> {
         let envelope = Envelope {
             clock: self.clocks.tick(),
+            sender: self.clocks.incarnation(),
             epoch: self.epoch,
             requests,
         };

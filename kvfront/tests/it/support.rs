@@ -120,6 +120,7 @@ impl Store {
     pub(crate) async fn status(&self, epoch: Epoch) -> NodeStatus {
         let envelope = NodeEnvelope {
             clock: now(),
+            sender: 1,
             epoch,
             request: NodeRequest::Status,
         };
@@ -137,6 +138,7 @@ impl Store {
             };
             let request = PageRequest {
                 clock: now(),
+                sender: 1,
                 epoch,
                 list,
                 limit: 1_000,
@@ -153,6 +155,7 @@ impl Store {
     pub(crate) async fn request(&self, epoch: Epoch, key: Key, request: Request) -> Reply {
         let envelope = Envelope {
             clock: now(),
+            sender: 1,
             epoch,
             requests: vec![(key, request)],
         };

@@ -10,13 +10,10 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts};
-use axum::http::request::Parts;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use service::Tasks;
 use service::http::{ApiError, with_common_routes};
@@ -32,19 +29,6 @@ pub use internal::{
 
 /// Bytes a body may have beside its values: key, envelope, braces.
 const BODY_SLACK_BYTES: usize = 64 * 1024;
-
-/// The connection a request came on, by its other end; an extension of the request. Unspecified when nobody said.
-#[derive(Debug, Clone, Copy)]
-pub struct Connection(pub SocketAddr);
-
-impl<S: Sync> FromRequestParts<S> for Connection {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let unspecified = Self(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-        Ok(parts.extensions.get::<Self>().copied().unwrap_or(unspecified))
-    }
-}
 
 /// All routes of a node.
 pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {

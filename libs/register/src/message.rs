@@ -133,6 +133,8 @@ pub struct Held {
 pub struct Envelope {
     /// The sender's clock, merged by the receiver or refused as skewed.
     pub clock: HlcTime,
+    /// Incarnation of the coordinator that asks; tells senders apart and nothing else.
+    pub sender: u64,
     /// The sender's ring; another one than the receiver's is refused.
     pub epoch: Epoch,
     /// The questions, answered in this order.
@@ -161,6 +163,8 @@ pub struct EnvelopeReply {
 pub struct PageRequest {
     /// The sender's clock.
     pub clock: HlcTime,
+    /// Incarnation of the coordinator that asks; tells senders apart and nothing else.
+    pub sender: u64,
     /// The sender's ring.
     pub epoch: Epoch,
     /// What to list.
@@ -239,6 +243,8 @@ pub struct PageRecord {
 pub struct NodeEnvelope {
     /// The sender's clock.
     pub clock: HlcTime,
+    /// Incarnation of the coordinator that asks; tells senders apart and nothing else.
+    pub sender: u64,
     /// The sender's ring.
     pub epoch: Epoch,
     /// The question.
@@ -261,6 +267,8 @@ pub struct NodeEnvelopeReply {
 pub struct HashRequest {
     /// The sender's clock.
     pub clock: HlcTime,
+    /// Incarnation of the coordinator that asks; tells senders apart and nothing else.
+    pub sender: u64,
     /// The sender's ring.
     pub epoch: Epoch,
     /// The partitions whose leaves are wanted; none: the root of every partition.
@@ -283,6 +291,8 @@ pub struct HashReply {
 pub struct ChangesRequest {
     /// The sender's clock.
     pub clock: HlcTime,
+    /// Incarnation of the coordinator that asks; tells senders apart and nothing else.
+    pub sender: u64,
     /// The sender's ring.
     pub epoch: Epoch,
     /// The incarnation that `after_commit` counts in; another one than the node's gets [`ChangesReply::lost`].

@@ -21,7 +21,7 @@ use register::message::{
 use register::{Envelope, EnvelopeReply, Epoch, HlcTime, Key, Reply, Request};
 use service::http::ApiError;
 
-use super::{Connection, not_served};
+use super::not_served;
 use crate::node::Node;
 use crate::storage::{MAX_PEERS, StoreError};
 use wire::{check_key, encode, read};
@@ -51,7 +51,7 @@ type Body = Result<Bytes, BytesRejection>;
 type SharedNode = State<Arc<Node>>;
 
 /// `POST /internal/exchange`
-pub(super) async fn exchange(State(node): SharedNode, sender: Connection, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn exchange(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
     let envelope: Envelope = read(body)?;
     let count = envelope.requests.len();
     if count > MAX_ENVELOPE_REQUESTS {
@@ -66,7 +66,7 @@ pub(super) async fn exchange(State(node): SharedNode, sender: Connection, body: 
         .iter()
         .map(|(_, request)| newest(request))
         .fold(envelope.clock, HlcTime::max);
-    take(&node, sender, envelope.epoch, envelope.clock, latest).await?;
+    take(&node, envelope.sender, envelope.epoch, envelope.clock, latest).await?;
     let store = node.store();
 
     // Reads do not wait for the writer; where each answer belongs is kept aside.
@@ -114,7 +114,7 @@ pub(super) async fn exchange(State(node): SharedNode, sender: Connection, body: 
 }
 
 /// `POST /internal/page`
-pub(super) async fn page(State(node): SharedNode, sender: Connection, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn page(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
     let request: PageRequest = read(body)?;
     if let List::Leaves { leaves, .. } = &request.list {
         let known = |leaf: &u32| usize::try_from(*leaf).is_ok_and(|leaf| leaf < LEAVES);
@@ -123,7 +123,7 @@ pub(super) async fn page(State(node): SharedNode, sender: Connection, body: Body
             return Err(ApiError::malformed(detail));
         }
     }
-    take(&node, sender, request.epoch, request.clock, request.clock).await?;
+    take(&node, request.sender, request.epoch, request.clock, request.clock).await?;
     let store = node.store();
     let limit = usize::try_from(request.limit)
         .unwrap_or(usize::MAX)
@@ -143,8 +143,13 @@ pub(super) async fn page(State(node): SharedNode, sender: Connection, body: Body
 }
 
 /// `POST /internal/node`
-pub(super) async fn node(State(node): SharedNode, sender: Connection, body: Body) -> Result<Response, ApiError> {
-    let NodeEnvelope { clock, epoch, request } = read(body)?;
+pub(super) async fn node(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
+    let NodeEnvelope {
+        clock,
+        sender,
+        epoch,
+        request,
+    } = read(body)?;
     check_node_request(&node, clock, &request)?;
     take(&node, sender, epoch, clock, clock).await?;
     let (done, status) = node
@@ -160,7 +165,7 @@ pub(super) async fn node(State(node): SharedNode, sender: Connection, body: Body
 }
 
 /// `POST /internal/hashes`
-pub(super) async fn hashes(State(node): SharedNode, sender: Connection, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn hashes(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
     let request: HashRequest = read(body)?;
     if let Some(partitions) = &request.partitions
         && (partitions.len() > PARTITIONS || partitions.iter().any(|partition| usize::from(*partition) >= PARTITIONS))
@@ -168,7 +173,7 @@ pub(super) async fn hashes(State(node): SharedNode, sender: Connection, body: Bo
         let detail = format!("partitions: at most {PARTITIONS}, each below {PARTITIONS}, are expected");
         return Err(ApiError::malformed(detail));
     }
-    take(&node, sender, request.epoch, request.clock, request.clock).await?;
+    take(&node, request.sender, request.epoch, request.clock, request.clock).await?;
     let store = node.store();
     encode(&HashReply {
         clock: store.clock().read(),
@@ -178,9 +183,9 @@ pub(super) async fn hashes(State(node): SharedNode, sender: Connection, body: Bo
 }
 
 /// `POST /internal/changes`
-pub(super) async fn changes(State(node): SharedNode, sender: Connection, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn changes(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
     let request: ChangesRequest = read(body)?;
-    take(&node, sender, request.epoch, request.clock, request.clock).await?;
+    take(&node, request.sender, request.epoch, request.clock, request.clock).await?;
     let limit = usize::try_from(request.limit)
         .unwrap_or(usize::MAX)
         .clamp(1, MAX_CHANGES);
@@ -201,8 +206,8 @@ pub(super) async fn changes(State(node): SharedNode, sender: Connection, body: B
 
 /// Takes a message in: refuses it, with nothing changed, when it is from another ring or its clock or a ballot in it (`latest`) is too far
 /// ahead; else merges the clocks.
-async fn take(node: &Node, sender: Connection, epoch: Epoch, clock: HlcTime, latest: HlcTime) -> Result<(), ApiError> {
-    node.hear_clock(sender.0, clock);
+async fn take(node: &Node, sender: u64, epoch: Epoch, clock: HlcTime, latest: HlcTime) -> Result<(), ApiError> {
+    node.hear_clock(sender, clock);
     let store = node.store();
     store
         .compare_ring(epoch)

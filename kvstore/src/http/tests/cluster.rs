@@ -32,6 +32,7 @@ async fn coordinators_exchange_and_page() {
     };
     let request = PageRequest {
         clock: HlcTime::ZERO,
+        sender: SENDER,
         epoch: EPOCH,
         list,
         limit: u32::MAX,
@@ -60,6 +61,7 @@ async fn skewed_and_unreadable_messages_are_refused_whole() {
     };
     let ahead = Envelope {
         clock: HlcTime::from_unix_ms(START_MS + 501),
+        sender: SENDER,
         epoch: EPOCH,
         requests: vec![(key.clone(), Request::Read)],
     };

@@ -13,6 +13,7 @@ const CLOCK: HlcTime = HlcTime::from_unix_ms(START_MS);
 fn page_request(list: List) -> PageRequest {
     PageRequest {
         clock: CLOCK,
+        sender: SENDER,
         epoch: EPOCH,
         list,
         limit: 10,
@@ -30,6 +31,7 @@ fn all_keys() -> List {
 fn changes_request(incarnation: u64, after_commit: u64, wait_ms: u32) -> ChangesRequest {
     ChangesRequest {
         clock: CLOCK,
+        sender: SENDER,
         epoch: EPOCH,
         incarnation,
         after_commit,
@@ -110,6 +112,7 @@ async fn what_no_coordinator_would_send_about_a_node_is_refused() {
     let refuse = async |request: NodeRequest| {
         let message = NodeEnvelope {
             clock: CLOCK,
+            sender: SENDER,
             epoch: EPOCH,
             request,
         };
@@ -165,6 +168,7 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
     (exchange.clock, exchange.epoch) = (clock, epoch);
     let node = NodeEnvelope {
         clock,
+        sender: SENDER,
         epoch,
         request: NodeRequest::Admit { incarnation },
     };
@@ -175,6 +179,7 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
     };
     let hashes = HashRequest {
         clock,
+        sender: SENDER,
         epoch,
         partitions: None,
     };
@@ -207,6 +212,7 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
 fn hash_request(partitions: Option<Vec<u16>>) -> HashRequest {
     HashRequest {
         clock: CLOCK,
+        sender: SENDER,
         epoch: EPOCH,
         partitions,
     }

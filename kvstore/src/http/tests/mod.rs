@@ -33,6 +33,9 @@ const START_MS: u64 = 1_800_000_000_000;
 /// The ring of these tests.
 const EPOCH: Epoch = Epoch(7);
 
+/// Incarnation of the coordinator that asks in these tests.
+const SENDER: u64 = 5;
+
 struct Bench {
     addr: SocketAddr,
     node: Node,
@@ -137,6 +140,7 @@ impl Bench {
             "/internal/node",
             &NodeEnvelope {
                 clock,
+                sender: SENDER,
                 epoch: EPOCH,
                 request,
             },
@@ -194,6 +198,7 @@ fn accept(at: Ballot, value: &str) -> Request {
 fn envelope(requests: Vec<(Key, Request)>) -> Envelope {
     Envelope {
         clock: HlcTime::from_unix_ms(START_MS),
+        sender: SENDER,
         epoch: EPOCH,
         requests,
     }
