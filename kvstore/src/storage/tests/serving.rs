@@ -59,6 +59,42 @@ async fn the_clock_never_runs_back_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_was_ahead_leaves_nothing_on_the_disk() {
+    const NOW_MS: u64 = 1_800_000_000_000;
+    const HOUR_MS: u64 = 3_600_000;
+    let bench = Bench::new();
+    let open_at = |now_ms: u64| {
+        let options = StoreOptions {
+            wall: Arc::new(move || now_ms),
+            ..bench.options()
+        };
+        Store::open(&bench.path(), options).unwrap()
+    };
+    let store = open_at(NOW_MS + HOUR_MS);
+    admit(&store).await;
+    let promised = Ballot {
+        time: HlcTime::from_unix_ms(NOW_MS + 200),
+        incarnation: 1,
+    };
+    store.clock().observe(promised.time).unwrap();
+    assert_eq!(store.clock().read(), HlcTime::from_unix_ms(NOW_MS + HOUR_MS));
+    one(&store, &Key::data("a"), Request::Prepare { ballot: promised }).await;
+    assert_eq!(store.clock().read(), HlcTime::from_unix_ms(NOW_MS + HOUR_MS));
+    store.probe().await.unwrap();
+    store.close().await;
+
+    let store = open_at(NOW_MS);
+    assert_eq!(
+        store.clock().read(),
+        promised.time,
+        "not below what was promised, and not an hour ahead"
+    );
+    store.close().await;
+    let store = open_at(NOW_MS + 1_000);
+    assert_eq!(store.clock().read(), HlcTime::from_unix_ms(NOW_MS + 1_000));
+}
+
+#[tokio::test]
 async fn pages_walk_keys_both_ways_and_hints_by_commit() {
     let bench = Bench::new();
     let store = bench.open().await;
