@@ -49,10 +49,12 @@ impl Roster {
 
 /// Above any ballot that can have been drawn by now, by whatever clock.
 pub(crate) fn above_all(front: &Front) -> Ballot {
-    // Another kvfront may be that far ahead of a node, and the node that far ahead of us.
+    // Another kvfront may be that far ahead of a node, and the node that far ahead of us. By the hybrid clock, as the wall clock may have
+    // been set back since the nodes were asked.
     let latest_ms = front
         .clocks
-        .now_unix_ms()
+        .tick()
+        .unix_ms()
         .saturating_add(front.clocks.max_skew_ms().saturating_mul(2));
     Ballot {
         time: HlcTime::from_unix_ms(latest_ms),
@@ -151,7 +153,12 @@ async fn say(front: &Front, node: usize, requests: Vec<NodeRequest>) -> (usize, 
                 }
                 statuses.push(answer.status);
             }
-            Err(error) => tracing::debug!(node = %backend, %error, ?request, "not said"),
+            Err(error) => {
+                tracing::debug!(node = %backend, %error, ?request, "not said");
+                // In their order or not at all: a node that votes before it remembers who was to begin with it would, with the third node
+                // away, leave that one waiting.
+                break;
+            }
         }
     }
     (node, statuses)
@@ -166,7 +173,7 @@ fn catch_old_copies(
 ) {
     for (node, status) in seen.iter().enumerate() {
         let Some(status) = &status.status else { continue };
-        let counts = matches!(status.standing, Standing::Voting | Standing::Returned);
+        let counts = !matches!(status.standing, Standing::Filling { .. });
         let Some(shown) = commit_shown(node, status.incarnation).filter(|shown| counts && *shown > status.commit)
         else {
             continue;
@@ -281,7 +288,8 @@ mod tests {
             time: HlcTime::from_unix_ms(9),
             incarnation: u64::MAX,
         };
-        for standing in [Standing::Voting, Standing::Returned, Standing::Filling { above }] {
+        let standings = [Standing::Blank, Standing::Voting, Standing::Returned];
+        for standing in standings.into_iter().chain([Standing::Filling { above }]) {
             let mut known = status(20, 8, Standing::Voting);
             known.peers = vec![Peer {
                 generation: 4,

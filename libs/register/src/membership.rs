@@ -13,7 +13,8 @@
 //!
 //! A node whose process ended and began again may have been given an old copy of its disk meanwhile. It has [`Standing::Returned`] until its
 //! commit number was compared, which takes one exchange. An old copy is seen when it is older than what the others, or the coordinator
-//! that admits it, remember; coordinators refresh that memory every few seconds.
+//! that admits it, remember; coordinators refresh that memory every few seconds. While it was being filled nobody remembered its commits,
+//! though it counted for the keys that were there already: whoever begins with such a disk is blank again, and filled from the start.
 //!
 //! [`plan`] is what a coordinator does about all this: a pure function of what the nodes said, run again and again until it has nothing
 //! more to say. Every request may be lost, repeated, late, or sent by several coordinators.
@@ -81,14 +82,23 @@ pub struct NodeStatus {
 
 impl NodeStatus {
     /// The node as its shell has to take it up when its process begins with this in the database: one that voted has [`Standing::Returned`]
-    /// until it is admitted again.
+    /// until it is admitted again. One that was being filled is [`Standing::Blank`], as if its disk had been lost once more: the disk may
+    /// be a copy from the middle of a filling, older than promises made since, and there is no commit number to see that by.
     #[must_use]
     pub fn after_restart(self) -> Self {
-        let standing = match self.standing {
-            Standing::Voting if !bites(Tooth::OldDiskVotes) => Standing::Returned,
-            standing => standing,
-        };
-        Self { standing, ..self }
+        match self.standing {
+            Standing::Voting if !bites(Tooth::OldDiskVotes) => Self {
+                standing: Standing::Returned,
+                ..self
+            },
+            // Generation 0, so that whatever the others remember, the first generation included, is of another node than this one.
+            Standing::Filling { .. } => Self {
+                standing: Standing::Blank,
+                generation: 0,
+                ..self
+            },
+            _ => self,
+        }
     }
 }
 
@@ -365,9 +375,8 @@ fn lost(status: &NodeStatus, me: &Peer, memories: &[&Peer], above: Ballot) -> Op
         .filter(|peer| peer.generation == me.generation)
         .map(|peer| peer.commit)
         .max()?;
-    // While it is being filled nothing it held counts; and a blank node has nothing to go back from.
-    let voted = matches!(status.standing, Standing::Voting | Standing::Returned);
-    let went_back = voted && status.commit < commit;
+    // While it is being filled nothing it held before counts. A blank one may be a copy from before it was first admitted.
+    let went_back = !matches!(status.standing, Standing::Filling { .. }) && status.commit < commit;
     went_back.then(|| refill(Some(commit)))
 }
 
@@ -650,6 +659,48 @@ mod tests {
         cluster.settle(|_| false);
         assert_eq!(cluster.nodes[0].standing, FILLING());
         assert_eq!(cluster.nodes[0].generation, 3);
+    }
+
+    #[test]
+    fn a_copy_from_before_it_was_admitted_is_an_old_copy() {
+        let mut cluster = Cluster::new(3);
+        let old = cluster.nodes[0].clone();
+        cluster.settle(|_| false);
+        cluster.nodes[0].commit = 100;
+        cluster.settle(|_| false);
+        cluster.nodes[0] = old.after_restart();
+        cluster.settle(|_| false);
+        assert_eq!(cluster.nodes[0].standing, FILLING());
+    }
+
+    #[test]
+    fn a_node_that_ends_while_it_is_filled_is_filled_from_the_start() {
+        let mut cluster = Cluster::new(3);
+        cluster.settle(|_| false);
+        cluster.nodes[0] = cluster.blank();
+        cluster.settle(|_| false);
+        let filling = cluster.nodes[0].clone();
+        let vote = NodeRequest::Vote {
+            incarnation: filling.incarnation,
+            above: above(),
+        };
+        // A disk from the middle of the filling, put back in the middle of it, or after it, when all know the new incarnation.
+        for voted in [false, true] {
+            cluster.nodes[0] = filling.clone();
+            if voted {
+                assert!(cluster.say(0, &vote));
+                cluster.settle(|_| false);
+            }
+            cluster.nodes[0] = filling.clone().after_restart();
+            assert_eq!(cluster.nodes[0].standing, Standing::Blank);
+            assert!(!cluster.say(0, &vote), "late");
+            cluster.settle(|_| false);
+            assert_eq!(cluster.nodes[0].standing, FILLING());
+            assert_ne!(cluster.nodes[0].incarnation, filling.incarnation);
+            assert!(!cluster.say(0, &vote), "late");
+            let remembered = cluster.nodes[1].peers.iter().find(|peer| &*peer.name == "n0").unwrap();
+            assert!(cluster.nodes[0].generation > remembered.generation);
+        }
     }
 
     #[test]

@@ -51,13 +51,31 @@ async fn what_was_told_of_the_node_is_found_after_a_restart_and_after_a_crash() 
     store.close().await;
     for path in [copy, bench.path()] {
         let store = Store::open(&path, bench.options()).unwrap();
-        assert_eq!(store.node(NodeRequest::Status, EPOCH).await.unwrap().1, filling);
+        let found = store.node(NodeRequest::Status, EPOCH).await.unwrap().1;
+        assert_eq!(found, filling.clone().after_restart());
+        assert_eq!(
+            found.standing,
+            Standing::Blank,
+            "its disk may be a copy from the middle of the filling"
+        );
         assert_eq!(store.clock().incarnation(), filling.incarnation);
-        let vote = NodeRequest::Vote {
-            incarnation: filling.incarnation,
-            above: ballot(20),
+        let vote = |incarnation, at| NodeRequest::Vote {
+            incarnation,
+            above: ballot(at),
         };
-        assert!(store.node(vote, EPOCH).await.unwrap().0);
+        assert!(
+            !store.node(vote(filling.incarnation, 20), EPOCH).await.unwrap().0,
+            "late"
+        );
+        let refill = NodeRequest::Refill {
+            incarnation: filling.incarnation,
+            if_commit_below: None,
+            generation: 2,
+            above: ballot(30),
+        };
+        let (done, again) = store.node(refill, EPOCH).await.unwrap();
+        assert!(done && again.incarnation != filling.incarnation);
+        assert!(store.node(vote(again.incarnation, 30), EPOCH).await.unwrap().0);
         store.close().await;
         let store = Store::open(&path, bench.options()).unwrap();
         assert_eq!(
@@ -306,11 +324,15 @@ async fn a_node_keeps_to_its_ring_until_told_to_forget_it() {
     let store = Store::open(&bench.path(), options).unwrap();
     assert_eq!(store.compare_ring(other), Ok(()));
     store.take_ring(other).await.unwrap();
-    assert_eq!(
-        store.progress().epoch,
-        Some(other),
-        "it counts for what is filled, so the first one is kept"
-    );
+    assert_eq!(store.progress().epoch, None, "it is to be filled from the start");
+    let refill = NodeRequest::Refill {
+        incarnation: store.progress().incarnation,
+        if_commit_below: None,
+        generation: 3,
+        above: ballot(10),
+    };
+    assert!(store.node(refill, other).await.unwrap().0);
+    assert_eq!(store.progress().epoch, Some(other));
     assert!(matches!(store.take_ring(EPOCH).await, Ok(())), "nothing more to take");
     assert!(store.compare_ring(EPOCH).is_err());
     store.close().await;
