@@ -116,6 +116,9 @@ async fn round(front: &Front, roster: &Roster, told: &mut Told) {
         catch_old_copies(&mut planned, &seen, above, |node, incarnation| {
             front.transport.commit_shown(node, incarnation)
         });
+        if front.ring.list_len() == 1 {
+            keep_what_nobody_else_has(&mut planned, &seen);
+        }
         let planned = told.worth_saying(planned, &seen, Instant::now());
         if planned.is_empty() {
             return;
@@ -198,6 +201,28 @@ fn catch_old_copies(
             },
         ));
     }
+}
+
+/// Where every key is on one node only, a disk that went back in time cannot be filled from anywhere: at the end of the filling, what it still
+/// holds would be dropped. Such a node counts as it is; what was lost is lost.
+fn keep_what_nobody_else_has(planned: &mut Vec<(usize, NodeRequest)>, seen: &[Seen]) {
+    planned.retain_mut(|(node, request)| {
+        let (NodeRequest::Refill { incarnation, .. }, Some(status)) = (&*request, &seen[*node].status) else {
+            return true;
+        };
+        match status.standing {
+            Standing::Returned => {
+                tracing::warn!(node = %seen[*node].name, "the node's disk is an old copy, and nobody else has its keys: they are as they were then");
+                *request = NodeRequest::Admit {
+                    incarnation: *incarnation,
+                };
+                true
+            }
+            Standing::Voting => false,
+            // Nothing that anybody has counted on.
+            Standing::Blank | Standing::Filling { .. } => true,
+        }
+    });
 }
 
 /// When each node was last told that another has got on.

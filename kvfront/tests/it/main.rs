@@ -17,6 +17,7 @@ mod many;
 mod membership;
 mod repairing;
 mod request_ids;
+mod review;
 mod stand_in;
 mod support;
 mod watch;
