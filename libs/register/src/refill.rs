@@ -119,12 +119,7 @@ impl Refill {
                 self.phase = Phase::Checking;
                 self.send(&[self.target], &Request::Read)
             }
-            Phase::Checking => {
-                let filled = self
-                    .accepted(self.target)
-                    .is_some_and(|accepted| accepted >= self.given);
-                self.end(RefillAction::Done(filled))
-            }
+            Phase::Checking => self.judge_gift(),
             Phase::Ended => Vec::new(),
         }
     }
@@ -169,6 +164,19 @@ impl Refill {
         self.given = newest;
         let install = Request::Install { ballot: newest, state };
         self.send(&[self.target], &install)
+    }
+
+    fn judge_gift(&mut self) -> Vec<RefillAction> {
+        let filled = self
+            .accepted(self.target)
+            .is_some_and(|accepted| accepted >= self.given);
+        let end = match &self.answers[self.target] {
+            Some(_) if filled => RefillAction::Done(true),
+            None => RefillAction::Done(false),
+            // Its floor was raised meanwhile, by keys that were there already and have been dropped again. A ballot of now passes.
+            Some(_) => RefillAction::Settle,
+        };
+        self.end(end)
     }
 
     fn state_at(&self, rank: usize, ballot: Ballot) -> Option<State> {
@@ -314,6 +322,21 @@ mod tests {
         nodes[1].ask(&accept(11));
         assert_eq!(run(&mut nodes, 0, None), RefillAction::Settle, "only one holds it");
         assert_eq!(nodes[0].record, None);
+    }
+
+    #[test]
+    fn a_floor_that_was_raised_while_filling_is_passed_by_settling_once_more() {
+        let mut nodes = nodes(0);
+        for other in [1, 2] {
+            nodes[other].ask(&accept(11));
+        }
+        // Another key was given, deleted, and collected.
+        nodes[0].floor = ballot(12);
+        assert_eq!(run(&mut nodes, 0, None), RefillAction::Settle);
+        for other in [1, 2] {
+            nodes[other].ask(&accept(13));
+        }
+        assert_eq!(run(&mut nodes, 0, None), RefillAction::Done(true));
     }
 
     #[test]
