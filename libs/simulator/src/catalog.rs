@@ -2,143 +2,83 @@
 
 use register::teeth::Tooth;
 
+use crate::kinds::Kind;
 use crate::teeth::{Catalogued, ShellTooth, Wrong};
 
-const fn protocol(tooth: Tooth, shown_by: &'static [&'static str], seed: Option<u64>, often: bool) -> Catalogued {
+const fn protocol(tooth: Tooth, shown_by: &'static [&'static str], often: bool) -> Catalogued {
     Catalogued {
         wrong: Wrong::Protocol(tooth),
         shown_by,
-        seed,
         often,
     }
 }
 
-const fn shell(tooth: ShellTooth, shown_by: &'static [&'static str], seed: Option<u64>, often: bool) -> Catalogued {
+const fn shell(tooth: ShellTooth, shown_by: &'static [&'static str], often: bool) -> Catalogued {
     Catalogued {
         wrong: Wrong::Shell(tooth),
         shown_by,
-        seed,
         often,
     }
 }
 
-/// Every tooth, with the kinds of worlds that show it, a seed of the first of them, and whether CI finds it from fresh seeds too. What is
-/// known of those without a seed is told in `docs/results/register-teeth.md`.
+/// Every tooth, with the kinds of worlds that show it, and whether CI finds it from fresh seeds too. What is known of those without a
+/// pinned world is told in `docs/results/register-teeth.md`.
 pub const TEETH: &[Catalogued] = &[
-    protocol(Tooth::EqualBallotPromised, &["plain", "restarts"], None, false),
-    protocol(
-        Tooth::HintOverNewer,
-        &["fences", "retries", "plain"],
-        Some(7000069),
-        true,
-    ),
-    protocol(
-        Tooth::ForgetWithoutFloor,
-        &["first-start", "five", "many-keys"],
-        Some(7000010),
-        true,
-    ),
-    protocol(
-        Tooth::ForgetBeforeHome,
-        &["retries", "plain", "restarts"],
-        Some(7000093),
-        true,
-    ),
-    protocol(Tooth::ForgottenWitnessInRead, &["fences"], Some(7001335), false),
+    protocol(Tooth::EqualBallotPromised, &["plain", "restarts"], false),
+    protocol(Tooth::HintOverNewer, &["fences", "retries", "plain"], true),
+    protocol(Tooth::ForgetWithoutFloor, &["first-start", "five", "many-keys"], true),
+    protocol(Tooth::ForgetBeforeHome, &["retries", "plain", "restarts"], true),
+    protocol(Tooth::ForgottenWitnessInRead, &["fences"], false),
     protocol(
         Tooth::ForgottenWitnessInPrepare,
         &["five", "first-start", "many-keys"],
-        Some(7000070),
         true,
     ),
-    protocol(
-        Tooth::FloorClearedByPromise,
-        &["five", "two", "retries"],
-        Some(7000000),
-        true,
-    ),
-    protocol(Tooth::ReservationNotGranted, &["reserved"], None, false),
-    protocol(Tooth::ReservationByRepetition, &["reserved"], None, false),
-    protocol(
-        Tooth::RefusalFromMemory,
-        &["fences", "restarts", "ttl"],
-        Some(7000000),
-        true,
-    ),
-    protocol(Tooth::NoWriteBack, &["deletes", "five", "fences"], Some(7000005), true),
-    protocol(Tooth::SilentRetry, &["ttl", "two", "five"], Some(7000000), true),
-    protocol(
-        Tooth::LearnIgnoresDropped,
-        &["ttl", "two", "deletes"],
-        Some(7000090),
-        true,
-    ),
-    protocol(Tooth::CollectedEarly, &["retries", "ttl", "plain"], Some(7000025), true),
-    protocol(Tooth::CollectedUnchosen, &["many-keys", "collecting"], None, false),
-    protocol(Tooth::CollectedOnPromise, &["collecting"], None, false),
-    protocol(
-        Tooth::CollectedWithoutFloor,
-        &["five", "two", "first-start"],
-        Some(7000000),
-        true,
-    ),
-    protocol(
-        Tooth::InstallBelowFloor,
-        &["retries", "first-start"],
-        Some(7000308),
-        true,
-    ),
-    protocol(Tooth::LostDiskVotes, &["disks", "many-keys"], Some(7000032), true),
-    protocol(Tooth::OldDiskVotes, &["disks"], Some(7000064), true),
-    protocol(Tooth::RefillWithoutFloor, &["disks"], None, false),
-    protocol(
-        Tooth::FenceStandsStill,
-        &["locks", "disks", "many-keys"],
-        Some(7000000),
-        true,
-    ),
-    protocol(Tooth::BlindOverFence, &["fences"], Some(7000006), true),
-    protocol(Tooth::LowFencePasses, &["fences"], Some(7000004), true),
-    protocol(
-        Tooth::RetryTwice,
-        &["retries", "disks", "many-keys"],
-        Some(7000000),
-        true,
-    ),
-    protocol(
-        Tooth::PromiseIgnored,
-        &["locks", "retries", "plain"],
-        Some(7000002),
-        true,
-    ),
-    protocol(Tooth::SmallQuorum, &["ttl", "fences", "locks"], Some(7000000), true),
-    protocol(
-        Tooth::SilenceIsNever,
-        &["ttl", "first-start", "five"],
-        Some(7000000),
-        true,
-    ),
-    protocol(Tooth::ExpiryByOwnClock, &["ttl"], Some(7000144), true),
-    shell(ShellTooth::PromiseNotPersisted, &["crashes"], Some(9003262), false),
+    protocol(Tooth::FloorClearedByPromise, &["five", "two", "retries"], true),
+    protocol(Tooth::ReservationNotGranted, &["reserved"], false),
+    protocol(Tooth::ReservationByRepetition, &["reserved"], false),
+    protocol(Tooth::RefusalFromMemory, &["fences", "restarts", "ttl"], true),
+    protocol(Tooth::NoWriteBack, &["deletes", "five", "fences"], true),
+    protocol(Tooth::SilentRetry, &["ttl", "two", "five"], true),
+    protocol(Tooth::LearnIgnoresDropped, &["ttl", "two", "deletes"], true),
+    protocol(Tooth::CollectedEarly, &["retries", "ttl", "plain"], true),
+    protocol(Tooth::CollectedUnchosen, &["many-keys", "collecting"], false),
+    protocol(Tooth::CollectedOnPromise, &["collecting"], false),
+    protocol(Tooth::CollectedWithoutFloor, &["five", "two", "first-start"], true),
+    protocol(Tooth::InstallBelowFloor, &["retries", "first-start"], true),
+    protocol(Tooth::LostDiskVotes, &["disks", "many-keys"], true),
+    protocol(Tooth::OldDiskVotes, &["disks"], true),
+    protocol(Tooth::RefillWithoutFloor, &["disks"], false),
+    protocol(Tooth::FenceStandsStill, &["locks", "disks", "many-keys"], true),
+    protocol(Tooth::BlindOverFence, &["fences"], true),
+    protocol(Tooth::LowFencePasses, &["fences"], true),
+    protocol(Tooth::RetryTwice, &["retries", "disks", "many-keys"], true),
+    protocol(Tooth::PromiseIgnored, &["locks", "retries", "plain"], true),
+    protocol(Tooth::SmallQuorum, &["ttl", "fences", "locks"], true),
+    protocol(Tooth::SilenceIsNever, &["ttl", "first-start", "five"], true),
+    protocol(Tooth::ExpiryByOwnClock, &["ttl"], true),
+    shell(ShellTooth::PromiseNotPersisted, &["crashes"], false),
     shell(
         ShellTooth::AckBeforeFsync,
         &["many-keys", "first-start", "restarts"],
-        Some(7000011),
         true,
     ),
-    shell(ShellTooth::FloorNotPersisted, &["crashes"], Some(9008704), false),
-    shell(ShellTooth::ReadsUncommitted, &["crashes"], Some(9023529), false),
-    shell(ShellTooth::IncarnationReused, &["reborn"], None, false),
-    shell(
-        ShellTooth::SweepByOwnClock,
-        &["two", "plain", "deletes"],
-        Some(7000000),
-        true,
-    ),
-    shell(
-        ShellTooth::DeliveryDenied,
-        &["plain", "deletes", "restarts"],
-        Some(7000396),
-        true,
-    ),
+    shell(ShellTooth::FloorNotPersisted, &["crashes"], false),
+    shell(ShellTooth::ReadsUncommitted, &["crashes"], false),
+    shell(ShellTooth::IncarnationReused, &["reborn"], false),
+    shell(ShellTooth::SweepByOwnClock, &["two", "plain", "deletes"], true),
+    shell(ShellTooth::DeliveryDenied, &["plain", "deletes", "restarts"], true),
 ];
+
+/// The pinned world of a tooth: its kind and its seed.
+#[must_use]
+pub fn pinned(wrong: Wrong) -> Option<(&'static Kind, u64)> {
+    let name = wrong.to_string();
+    let line = PINS
+        .lines()
+        .find_map(|line| line.strip_prefix(&name)?.strip_prefix(' '))?;
+    let (kind, seed) = line.split_once(' ')?;
+    Some((Kind::named(kind)?, seed.parse().ok()?))
+}
+
+const PINS: &str = include_str!("../pins.txt");

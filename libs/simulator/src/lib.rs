@@ -25,9 +25,9 @@ mod teeth;
 mod trace;
 mod world;
 
-pub use catalog::TEETH;
+pub use catalog::{TEETH, pinned};
 pub use kinds::Kind;
-pub use measure::{Effort, Found, Measured, TABLE_HEAD, measure};
+pub use measure::{Effort, Found, Measured, TABLE_HEAD, measure, repin};
 pub use mix::Work;
 pub use nemesis::{LETTERS, Nemeses, Nemesis};
 pub use report::{Report, command, explain, write_svg};

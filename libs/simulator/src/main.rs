@@ -8,7 +8,7 @@ use clap::Parser;
 use simulator::{
     Catalogued, Counts, Effort, Kind, LETTERS, Limits, Nemeses, Runner, Spec, Sweep, TABLE_HEAD, TEETH, Wrong,
 };
-use simulator::{explain, measure, write_svg};
+use simulator::{explain, measure, repin, write_svg};
 
 /// Simulated clusters of registers: nodes, coordinators and clients in one thread per world, everything by chance from one seed; faults of
 /// every kind, and a checker that says whether a single register could have given these answers.
@@ -45,6 +45,9 @@ struct Options {
     /// Measures how soon each tooth (or the one of --tooth) is found: --seeds times, from fresh seeds, within --operations each.
     #[arg(long)]
     teeth: bool,
+    /// Writes libs/simulator/pins.txt anew (from the repository's root): after a change of the protocol, other worlds show the teeth.
+    #[arg(long)]
+    repin: bool,
     /// Of each world at most so many clients.
     #[arg(long, default_value_t = u32::MAX, hide_default_value = true)]
     clients: u32,
@@ -99,6 +102,9 @@ fn main() -> ExitCode {
     }
     let seed = options.seed.unwrap_or_else(seed_from_clock);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if options.repin {
+        return write_pins(&options, cores);
+    }
     if options.teeth {
         return measure_teeth(&options, seed, cores);
     }
@@ -209,6 +215,24 @@ fn measure_teeth(options: &Options, seed: u64, cores: usize) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Operations within which a world is looked for that shows a tooth, unless something else is asked for.
+const REPIN_OPERATIONS: u64 = 2_000_000;
+const PINS_FILE: &str = "libs/simulator/pins.txt";
+
+#[expect(clippy::print_stdout, reason = "the program's output")]
+fn write_pins(options: &Options, cores: usize) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let jobs = options.jobs.unwrap_or(cores).max(1);
+    let (text, missing) = repin(options.operations.unwrap_or(REPIN_OPERATIONS), jobs);
+    if let Err(error) = std::fs::write(PINS_FILE, text) {
+        println!("{PINS_FILE}: {error}");
+        return ExitCode::FAILURE;
+    }
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    println!("{PINS_FILE} is written; no world was found for: {}", names.join(", "));
+    ExitCode::SUCCESS
 }
 
 fn seed_from_clock() -> u64 {

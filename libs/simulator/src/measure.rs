@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::catalog::{TEETH, pinned};
+use crate::kinds::Kind;
+use crate::run::{Runner, Spec};
 use crate::sweep::Sweep;
 use crate::teeth::{Catalogued, Wrong};
 
@@ -106,6 +109,49 @@ fn grouped(number: u64) -> String {
     }
     text
 }
+
+/// The pinned worlds anew: each that still shows its tooth (and nothing without it) is kept, and for the others one is looked for, within
+/// so many operations. A change of the protocol changes what happens in every world, so this is run after each. The text of `pins.txt`,
+/// and the teeth for which none was found.
+#[must_use]
+pub fn repin(operations: u64, jobs: usize) -> (String, Vec<Wrong>) {
+    let mut text = String::from(
+        "# The worlds that show each tooth in CI: its name, the kind of world, the seed. Written by `scripts/simulate-kv --repin`.\n",
+    );
+    let mut missing = Vec::new();
+    for tooth in TEETH {
+        let kept = pinned(tooth.wrong).filter(|(kind, seed)| shows(tooth.wrong, kind, *seed));
+        let found = kept.or_else(|| look_for(tooth, operations, jobs));
+        match found {
+            // Writing to a string cannot fail.
+            Some((kind, seed)) => _ = writeln!(text, "{} {} {seed}", tooth.wrong, kind.name),
+            None => missing.push(tooth.wrong),
+        }
+    }
+    (text, missing)
+}
+
+fn look_for(tooth: &Catalogued, operations: u64, jobs: usize) -> Option<(&'static Kind, u64)> {
+    let sweep = Sweep {
+        operations,
+        jobs,
+        wrong: Some(tooth.wrong),
+        ..Sweep::new(tooth.kinds(), PIN_SEED)
+    };
+    let swept = sweep.run();
+    let worlds = swept.failures.iter().map(|(spec, _)| (spec.kind, spec.seed));
+    worlds.into_iter().find(|(kind, seed)| shows(tooth.wrong, kind, *seed))
+}
+
+/// Whether a world fails with a tooth, and does not without it.
+fn shows(wrong: Wrong, kind: &'static Kind, seed: u64) -> bool {
+    let mut runner = Runner::new();
+    let mut fails = |wrong| runner.run(&Spec::new(kind, seed, wrong)).is_err();
+    fails(Some(wrong)) && !fails(None)
+}
+
+/// Where looking for worlds to pin begins.
+const PIN_SEED: u64 = 7_000_000;
 
 #[cfg(test)]
 mod tests {

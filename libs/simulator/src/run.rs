@@ -30,6 +30,21 @@ pub struct Spec {
     pub traced: bool,
 }
 
+impl Spec {
+    /// The whole world of this kind and seed.
+    #[must_use]
+    pub fn new(kind: &'static Kind, seed: u64, wrong: Option<Wrong>) -> Self {
+        Self {
+            kind,
+            seed,
+            nemeses: None,
+            limits: Limits::NONE,
+            wrong,
+            traced: false,
+        }
+    }
+}
+
 /// What a world came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {

@@ -81,8 +81,6 @@ pub struct Catalogued {
     pub wrong: Wrong,
     /// Kinds of worlds that show it, best first.
     pub shown_by: &'static [&'static str],
-    /// The seed of a world of the first of these kinds that shows it; none where none is known.
-    pub seed: Option<u64>,
     /// So often that CI finds it from fresh seeds too.
     pub often: bool,
 }
