@@ -124,6 +124,19 @@ impl Clocks {
         self.lock().clock.incarnation()
     }
 
+    /// By how many milliseconds the hybrid clock is ahead of the wall clock, when that is more than merging allows: then the wall clock was
+    /// further ahead itself, and has been set back.
+    ///
+    /// The hybrid clock does not follow it. What is under way rests on ballots that only rise: a change that was lost is buried by one
+    /// above it, a repetition finds what came after its first ballot, and a node's floor is put above all ballots seen. Only a new start
+    /// leaves all of that behind.
+    #[must_use]
+    pub fn ahead_of_wall_ms(&self) -> Option<u64> {
+        let last = self.lock().clock.last();
+        let ahead_ms = last.unix_ms().saturating_sub(self.now_unix_ms());
+        (ahead_ms > self.max_skew_ms).then_some(ahead_ms)
+    }
+
     /// One step of an operation.
     pub(crate) fn step(&self, operation: &mut Operation, event: Event) -> Vec<Action> {
         let now = self.now_unix_ms();
@@ -134,5 +147,37 @@ impl Clocks {
         // A panic inside a step could leave what is remembered about one key half-made; what is remembered may only propose, never
         // answer, so going on is safe.
         self.coordinator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const MAX_SKEW_MS: u64 = 500;
+    const HOUR_MS: u64 = 3_600_000;
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_is_noticed_and_not_followed() {
+        let now_ms = Arc::new(AtomicU64::new(NOW_MS));
+        let wall: WallClock = Arc::new({
+            let now_ms = Arc::clone(&now_ms);
+            move || now_ms.load(Ordering::Relaxed)
+        });
+        let clocks = Clocks::new(MAX_SKEW_MS, Limits::default(), wall);
+        assert_eq!(clocks.ahead_of_wall_ms(), None, "before anything");
+        clocks.observe(HlcTime::from_unix_ms(NOW_MS + MAX_SKEW_MS)).unwrap();
+        assert_eq!(clocks.ahead_of_wall_ms(), None, "a node may be that far ahead");
+        now_ms.store(NOW_MS + HOUR_MS, Ordering::Relaxed);
+        let drawn = clocks.tick();
+        assert_eq!(clocks.ahead_of_wall_ms(), None, "it does not know of itself");
+        now_ms.store(NOW_MS, Ordering::Relaxed);
+        assert_eq!(clocks.ahead_of_wall_ms(), Some(HOUR_MS));
+        assert!(clocks.tick() > drawn, "no ballot is drawn twice");
+        now_ms.store(NOW_MS + HOUR_MS - MAX_SKEW_MS, Ordering::Relaxed);
+        assert_eq!(clocks.ahead_of_wall_ms(), None, "time has caught up with it");
     }
 }

@@ -62,10 +62,21 @@ fn missing(front: &Front) -> Option<String> {
         return None;
     }
     let names = front.describe_nodes(away);
-    Some(match own_clock_error(&statuses, front.ring.may_be_missing()) {
+    let clock_error = match front.clocks.ahead_of_wall_ms() {
+        Some(ahead_ms) => Some(set_back_error(ahead_ms)),
+        None => own_clock_error(&statuses, front.ring.may_be_missing()),
+    };
+    Some(match clock_error {
         Some(clock) => format!("{clock}; waiting for a quorum of nodes; not there: {names}"),
         None => format!("waiting for a quorum of nodes; not there: {names}"),
     })
+}
+
+/// What to do about a wall clock that was ahead and was mended, which the nodes go on refusing.
+fn set_back_error(ahead_ms: u64) -> String {
+    format!(
+        "this machine's clock was set back, and the versions drawn before are {ahead_ms} ms ahead of it; restart this kvfront"
+    )
 }
 
 /// What is wrong with this machine's clock, when more nodes than may be missing differ from it in the same direction.
