@@ -215,6 +215,7 @@ fn keep_what_nobody_else_has(planned: &mut Vec<(usize, NodeRequest)>, seen: &[Se
                 tracing::warn!(node = %seen[*node].name, "the node's disk is an old copy, and nobody else has its keys: they are as they were then");
                 *request = NodeRequest::Admit {
                     incarnation: *incarnation,
+                    commit: status.commit,
                 };
                 true
             }
@@ -321,7 +322,13 @@ mod tests {
                 ..peer(0, 10, 3)
             }];
             let seen = seen(vec![Some(status(10, 5, standing)), Some(known), None]);
-            let admit = (0, NodeRequest::Admit { incarnation: 10 });
+            let admit = (
+                0,
+                NodeRequest::Admit {
+                    incarnation: 10,
+                    commit: 5,
+                },
+            );
             let remember = (
                 1,
                 NodeRequest::Remember {
@@ -384,7 +391,10 @@ mod tests {
                 },
             )
         };
-        let admit = NodeRequest::Admit { incarnation: 1 };
+        let admit = NodeRequest::Admit {
+            incarnation: 1,
+            commit: 0,
+        };
         let planned = vec![remember(0), (2, admit.clone()), remember(1)];
         let said = Told::default().worth_saying(planned, &seen, Instant::now());
         let both = NodeRequest::Remember {

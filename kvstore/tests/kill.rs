@@ -167,7 +167,7 @@ async fn what_a_node_was_told_of_itself_survives_kill_9() {
         commit: 5,
     }];
     ask_node(&running, NodeRequest::Remember { peers }).await;
-    let admitted = ask_node(&running, NodeRequest::Admit { incarnation }).await;
+    let admitted = ask_node(&running, NodeRequest::Admit { incarnation, commit: 0 }).await;
     assert_eq!((admitted.standing, admitted.peers.len()), (Standing::Voting, 1));
     let promised = Ballot {
         time: now(),
@@ -200,7 +200,7 @@ async fn what_a_node_was_told_of_itself_survives_kill_9() {
         matches!(reply, Reply::Failed { .. }),
         "nobody has compared its disk yet: {reply:?}"
     );
-    ask_node(&running, NodeRequest::Admit { incarnation }).await;
+    ask_node(&running, NodeRequest::Admit { incarnation, commit: 0 }).await;
     let reply = read_after(&running, Request::Read).await;
     assert!(
         matches!(&reply, Reply::Holds(held) if held.promised == promised),

@@ -116,6 +116,8 @@ pub enum NodeRequest {
     Admit {
         /// Of which incarnation.
         incarnation: u64,
+        /// The commit number it showed, which was compared: when it has less, its disk was put back to an older copy since.
+        commit: u64,
     },
     /// To a node of this incarnation: your disk was lost; begin anew.
     Refill {
@@ -201,13 +203,15 @@ pub fn decide(node: &NodeStatus, request: &NodeRequest, fresh_incarnation: u64, 
             peers: remember(&node.peers, peers),
             ..node.clone()
         }),
-        NodeRequest::Admit { incarnation } => match node.standing {
-            Standing::Blank | Standing::Returned if node.incarnation == *incarnation => changed(NodeStatus {
-                generation: node.generation.max(1),
-                standing: Standing::Voting,
-                epoch: Some(epoch),
-                ..node.clone()
-            }),
+        NodeRequest::Admit { incarnation, commit } => match node.standing {
+            Standing::Blank | Standing::Returned if node.incarnation == *incarnation && node.commit >= *commit => {
+                changed(NodeStatus {
+                    generation: node.generation.max(1),
+                    standing: Standing::Voting,
+                    epoch: Some(epoch),
+                    ..node.clone()
+                })
+            }
             // Said before.
             Standing::Voting if node.incarnation == *incarnation => changed(node.clone()),
             _ => refused,
@@ -328,6 +332,7 @@ pub fn plan(nodes: &[Seen], may_be_missing: usize, above: Ballot) -> Vec<(usize,
                 place,
                 NodeRequest::Admit {
                     incarnation: status.incarnation,
+                    commit: status.commit,
                 },
             )),
             Standing::Blank | Standing::Returned if !is_certainly_new(nodes, place, may_be_missing) => {}
@@ -524,7 +529,16 @@ mod tests {
             .into_iter()
             .filter(|(_, request)| matches!(request, NodeRequest::Admit { .. }))
             .collect();
-        assert_eq!(admitted, [(0, NodeRequest::Admit { incarnation: 1 })]);
+        assert_eq!(
+            admitted,
+            [(
+                0,
+                NodeRequest::Admit {
+                    incarnation: 1,
+                    commit: 0
+                }
+            )]
+        );
     }
 
     #[test]
@@ -544,7 +558,8 @@ mod tests {
             assert!(!cluster.say(
                 0,
                 &NodeRequest::Admit {
-                    incarnation: before.incarnation
+                    incarnation: before.incarnation,
+                    commit: 0,
                 }
             ));
             assert!(!cluster.say(
@@ -612,6 +627,22 @@ mod tests {
         assert!(cluster.say(0, &refill));
         assert_eq!(cluster.nodes[0].standing, FILLING());
         assert!(!cluster.say(0, &refill), "once is enough");
+    }
+
+    #[test]
+    fn a_late_admission_is_not_for_the_older_disk_that_was_put_there_since() {
+        let mut cluster = Cluster::new(3);
+        cluster.settle(|_| false);
+        cluster.nodes[0].commit = 100;
+        cluster.nodes[0] = cluster.nodes[0].clone().after_restart();
+        let admit = NodeRequest::Admit {
+            incarnation: cluster.nodes[0].incarnation,
+            commit: 100,
+        };
+        cluster.nodes[0].commit = 99;
+        assert!(!cluster.say(0, &admit));
+        cluster.nodes[0].commit = 100;
+        assert!(cluster.say(0, &admit));
     }
 
     #[test]

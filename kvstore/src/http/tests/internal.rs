@@ -170,7 +170,7 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
         clock,
         sender: SENDER,
         epoch,
-        request: NodeRequest::Admit { incarnation },
+        request: NodeRequest::Admit { incarnation, commit: 0 },
     };
     let page = PageRequest {
         clock,

@@ -130,7 +130,7 @@ impl Bench {
     /// Admits the node as a coordinator does.
     async fn admit(&self) {
         let incarnation = self.node.store().progress().incarnation;
-        let reply = self.ask_node(NodeRequest::Admit { incarnation }).await;
+        let reply = self.ask_node(NodeRequest::Admit { incarnation, commit: 0 }).await;
         assert!(reply.done && reply.status.standing == Standing::Voting, "{reply:?}");
     }
 

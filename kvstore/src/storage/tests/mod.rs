@@ -78,7 +78,10 @@ const EPOCH: Epoch = Epoch(7);
 
 async fn admit(store: &Store) {
     let incarnation = store.progress().incarnation;
-    let (done, status) = store.node(NodeRequest::Admit { incarnation }, EPOCH).await.unwrap();
+    let (done, status) = store
+        .node(NodeRequest::Admit { incarnation, commit: 0 }, EPOCH)
+        .await
+        .unwrap();
     assert!(done && status.standing == Standing::Voting, "{status:?}");
 }
 

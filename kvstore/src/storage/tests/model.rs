@@ -124,6 +124,7 @@ impl Model {
             Wish::Status => NodeRequest::Status,
             Wish::Admit { right } => NodeRequest::Admit {
                 incarnation: incarnation(right),
+                commit: 0,
             },
             Wish::Remember {
                 name,
