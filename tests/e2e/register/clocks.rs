@@ -53,7 +53,6 @@ async fn a_kvstore_whose_clock_is_an_hour_behind_and_one_an_hour_ahead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "until a kvstore forgets a clock reading that only its own wrong clock made"]
 async fn a_kvstore_whose_clock_was_ahead_is_well_again_once_it_is_right() {
     let _turn = turn().await;
     let mut scene = Scene::start("store-clock-mended", 13).await;
@@ -80,8 +79,24 @@ async fn a_kvfront_whose_clock_is_an_hour_ahead() {
         matches!(&told, Told::NotDone(why) if why.contains("clock")),
         "a kvfront in the future is refused, and says why: {told:?}"
     );
-    // Its hybrid clock never goes back, so that it has to be started again when its clock is right.
+    // Its hybrid clock never goes back, so that it has to be started again when its clock is right, and says so.
     scene.cluster.set_front_clock(0, 0);
+    let ready = format!("{}/ready", scene.cluster.front_url(0));
+    wait_until(
+        SAYS_SO_WITHIN,
+        "the kvfront says that it has to be restarted",
+        async || {
+            let Ok(answer) = scene.cluster.http.get(&ready).send().await else {
+                return false;
+            };
+            answer.status() == 503
+                && answer
+                    .text()
+                    .await
+                    .is_ok_and(|text| text.contains("restart this kvfront"))
+        },
+    )
+    .await;
     scene.cluster.start_front(0);
     scene.cluster.front_is_ready(0).await;
     scene.recovers().await;
@@ -95,7 +110,6 @@ async fn a_kvfront_whose_clock_is_an_hour_ahead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "until a kvstore counts coordinators, and not the connections of one that reconnects"]
 async fn a_kvfront_whose_clock_is_wrong_makes_no_kvstore_blame_itself() {
     let _turn = turn().await;
     let scene = Scene::start("blame", 14).await;
