@@ -4,7 +4,7 @@
 //!    of the others lies in the future, where it would stop new keys from being written.)
 //! 2. All other nodes raise their floors to it: nothing that counted on answers of the lost disk can be chosen any more.
 //! 3. Every key of every other node goes through [`Refill`]. A key that is being changed meanwhile is tried again; a pass counts only when
-//!    none is left.
+//!    none is left. Others that are being filled themselves are left out, as long as not more have lost their disks than may be missing.
 //! 4. The others are told to remember the node, then it votes.
 //!
 //! Any failure: a new pass after a pause. The node keeps its floor and what it was given, so a second pass is quick. Several kvfronts may fill
@@ -160,10 +160,18 @@ async fn fill(front: &Arc<Front>, upkeep: &Upkeep, pace: &Pace, beat: &Heartbeat
         above,
     };
     let mut left_over = Vec::new();
+    let mut lost = vec![front.ring.backends()[node].to_string()];
     for other in &others {
         for namespace in [Key::DATA, Key::LOCK] {
-            pass.walk(*other, namespace, &mut left_over).await?;
+            if !pass.walk(*other, namespace, &mut left_over).await? {
+                lost.push(front.ring.backends()[*other].to_string());
+                break;
+            }
         }
+    }
+    // (With one copy of each key they have nothing in common.)
+    if front.ring.list_len() > 1 && lost.len() > front.ring.may_be_missing().max(1) {
+        return Err(format!("too many have lost their disks: {}", lost.join(", ")));
     }
     pass.finish(left_over).await?;
     vote(front, node, &status, above, &others).await?;
@@ -214,8 +222,9 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Every key of one namespace that `other` holds. Those that failed are left over.
-    async fn walk(&self, other: usize, namespace: char, left_over: &mut Vec<Key>) -> Result<(), String> {
+    /// Every key of one namespace that `other` holds. Those that failed are left over. False when `other` is being filled itself: what
+    /// it had is gone, and while no more nodes lost theirs than may be missing, all that was chosen is on the rest.
+    async fn walk(&self, other: usize, namespace: char, left_over: &mut Vec<Key>) -> Result<bool, String> {
         let backend = &self.front.ring.backends()[other];
         let mut after = None;
         loop {
@@ -227,6 +236,9 @@ impl Pass<'_> {
             };
             let page = self.front.transport.page(other, list, PAGE_RECORDS).await;
             let page = page.map_err(|e| format!("{backend}: {}", e.reason))?;
+            if matches!(page.standing, Standing::Filling { .. }) {
+                return Ok(false);
+            }
             if let Some(why) = why_not_voting(page.standing) {
                 return Err(format!("{backend}: {why}"));
             }
@@ -240,7 +252,7 @@ impl Pass<'_> {
                 return Err(format!("{} keys could not be filled", left_over.len()));
             }
             if page.end || after.is_none() {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A node that shares its keys with nobody: what it has is all there is.
+//! Lost disks and old copies in clusters that keep one copy of each key, or three.
 
 use serde_json::json;
 
@@ -33,4 +33,35 @@ async fn an_old_copy_of_what_nobody_else_holds_is_kept() {
     }
     assert!(values.iter().all(Option::is_some), "{values:?}");
     assert!(values.contains(&Some(json!("old"))), "some are its own: {values:?}");
+}
+
+/// With three copies two nodes may be lost, and three of five hold all that was acknowledged: neither waits for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_five_nodes_that_lost_their_disks_are_both_filled() {
+    let mut cluster = Cluster::with(5, &["--rf", "3"]).await;
+    let keys: Vec<_> = (0..60).map(|n| format!("k{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        cluster.client.put(key, json!(n)).await;
+    }
+    for store in [0, 1] {
+        cluster.stores[store].stop().await;
+        cluster.stores[store].lose_disk();
+    }
+    for store in [0, 1] {
+        cluster.stores[store].start_again().await;
+    }
+    for store in [0, 1] {
+        eventually("it is filled and votes", || async {
+            let report = cluster.report_of(store).await;
+            (report["standing"] == "voting" && report["generation"] == 2).then_some(())
+        })
+        .await;
+    }
+    // Now they are needed.
+    for store in [2, 3] {
+        cluster.stores[store].stop().await;
+    }
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(cluster.client.value(key).await, Some(json!(n)), "{key}");
+    }
 }
