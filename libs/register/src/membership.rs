@@ -64,7 +64,7 @@ pub struct Peer {
 /// What a node keeps of itself, durably.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// See [`Peer::generation`]; 0 while blank.
+    /// See [`Peer::generation`]; 0 while it is new.
     pub generation: u64,
     /// Drawn when the database was made, and again when it is to be filled.
     pub incarnation: u64,
@@ -91,10 +91,9 @@ impl NodeStatus {
                 standing: Standing::Returned,
                 ..self
             },
-            // Generation 0, so that whatever the others remember, the first generation included, is of another node than this one.
+            // It keeps its generation, by which it is told from a node that is new.
             Standing::Filling { .. } => Self {
                 standing: Standing::Blank,
-                generation: 0,
                 ..self
             },
             _ => self,
@@ -362,17 +361,19 @@ fn others(nodes: &[Seen], place: usize) -> impl Iterator<Item = (usize, &Seen)> 
 
 /// The order to begin anew, when the others remember more of a node than it does itself.
 fn lost(status: &NodeStatus, me: &Peer, memories: &[&Peer], above: Ballot) -> Option<NodeRequest> {
-    let newest = memories.iter().map(|peer| peer.generation).max()?;
+    let newest = memories.iter().map(|peer| peer.generation).max();
+    // Its filling was cut off: whether anybody remembers it or not, it is not new.
+    let half_filled = status.standing == Standing::Blank && status.generation > 0;
     let another = memories.iter().any(|peer| {
         peer.generation > me.generation || peer.generation == me.generation && peer.incarnation != me.incarnation
     });
     let refill = |if_commit_below| NodeRequest::Refill {
         incarnation: status.incarnation,
         if_commit_below,
-        generation: newest.max(status.generation) + 1,
+        generation: newest.unwrap_or_default().max(status.generation) + 1,
         above,
     };
-    if another {
+    if another || half_filled {
         return Some(refill(None));
     }
     let commit = memories
@@ -732,6 +733,19 @@ mod tests {
             let remembered = cluster.nodes[1].peers.iter().find(|peer| &*peer.name == "n0").unwrap();
             assert!(cluster.nodes[0].generation > remembered.generation);
         }
+    }
+
+    #[test]
+    fn a_half_filled_node_that_nobody_remembers_is_not_new() {
+        let mut cluster = Cluster::new(3);
+        cluster.settle(|_| false);
+        cluster.nodes[0] = cluster.blank();
+        cluster.settle(|_| false);
+        // As when all nodes have got other names.
+        cluster.nodes.iter_mut().for_each(|node| node.peers.clear());
+        cluster.nodes = cluster.nodes.into_iter().map(NodeStatus::after_restart).collect();
+        cluster.settle(|_| false);
+        assert_eq!(cluster.standing(), [FILLING(), Standing::Voting, Standing::Voting]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ async fn what_was_told_of_the_node_is_found_after_a_restart_and_after_a_crash() 
         let refill = NodeRequest::Refill {
             incarnation: filling.incarnation,
             if_commit_below: None,
-            generation: 2,
+            generation: 3,
             above: ballot(30),
         };
         let (done, again) = store.node(refill, EPOCH).await.unwrap();
