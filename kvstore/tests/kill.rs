@@ -219,7 +219,7 @@ async fn what_a_node_was_told_of_itself_survives_kill_9() {
 
     running.kill();
     let running = Running::start(&db_file);
-    assert_eq!(ask_node(&running, NodeRequest::Status).await, filling);
+    assert_eq!(ask_node(&running, NodeRequest::Status).await, filling.after_restart());
     let reply = read_after(&running, Request::Read).await;
     assert!(matches!(reply, Reply::Failed { .. }), "it is not filled yet: {reply:?}");
 }
