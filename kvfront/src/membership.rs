@@ -99,16 +99,31 @@ fn missing_votes(front: &Front, statuses: &[Option<NodeStatus>]) -> Option<Strin
     too_many.then(|| format!("too few nodes vote; {}", missing.join("; ")))
 }
 
-/// Asks all, then plans and says until there is nothing left to say, or nothing gets on.
-async fn round(front: &Front, roster: &Roster, told: &mut Told) {
-    let mut seen = join_all((0..front.transport.len()).map(|node| async move {
+/// Asks every node how it is.
+async fn ask_all(front: &Front) -> Vec<Seen> {
+    join_all((0..front.transport.len()).map(|node| async move {
         let answer = front.transport.ask_node(node, NodeRequest::Status).await;
         Seen {
             name: Arc::clone(&front.ring.backends()[node].name),
             status: answer.ok().map(|answer| answer.status),
         }
     }))
-    .await;
+    .await
+}
+
+/// Whom an admission is for: the node, the incarnation and the commit number it showed.
+fn admission((node, request): &(usize, NodeRequest)) -> Option<(usize, (u64, u64))> {
+    match request {
+        NodeRequest::Admit { incarnation, commit } => Some((*node, (*incarnation, *commit))),
+        _ => None,
+    }
+}
+
+/// Asks all, then plans and says until there is nothing left to say, or nothing gets on.
+async fn round(front: &Front, roster: &Roster, told: &mut Told) {
+    let mut seen = ask_all(front).await;
+    // As what a node to be admitted was seen, before the others were asked last.
+    let mut compared: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
     for _ in 0..PLANS_MAX {
         roster.set(&seen);
         let above = above_all(front);
@@ -118,6 +133,13 @@ async fn round(front: &Front, roster: &Roster, told: &mut Told) {
         });
         if front.ring.list_len() == 1 {
             keep_what_nobody_else_has(&mut planned, &seen);
+        }
+        let admitted: Vec<_> = planned.iter().filter_map(admission).collect();
+        if admitted.iter().any(|(node, shown)| compared.get(node) != Some(shown)) {
+            // What the others remembered when they were asked may be older than the end of the node's last run: ask once more.
+            compared.extend(admitted);
+            seen = ask_all(front).await;
+            continue;
         }
         let planned = told.worth_saying(planned, &seen, Instant::now());
         if planned.is_empty() {

@@ -77,6 +77,8 @@ pub(crate) enum What {
     NodeAsk {
         front: u8,
         start: u32,
+        /// The round of asking it belongs to.
+        pass: u32,
         node: u8,
         clock: HlcTime,
         request: NodeRequest,
@@ -85,6 +87,7 @@ pub(crate) enum What {
     NodeTold {
         front: u8,
         start: u32,
+        pass: u32,
         node: u8,
         clock: HlcTime,
         raised: Option<Ballot>,

@@ -32,6 +32,8 @@ pub(crate) struct Front {
     pub(crate) requests_cut: u32,
     /// Nodes whose answers do not reach it, as bits.
     pub(crate) answers_cut: u32,
+    /// How often it has asked the nodes how they are.
+    pub(crate) pass: u32,
     /// What the nodes said of themselves since it asked last.
     pub(crate) seen: Vec<Option<NodeStatus>>,
     /// It is going to ask them again.
@@ -59,6 +61,7 @@ impl Front {
             learnt: 0,
             requests_cut: 0,
             answers_cut: 0,
+            pass: 0,
             seen: Vec::new(),
             asks_again: false,
             and_again: false,
@@ -273,10 +276,6 @@ impl World<'_> {
                 ..
             }) = self.machines().remove(id)
             {
-                if !done && matches!(task, Task::Refill { .. }) {
-                    // It may have been given what lies below its floor, which rises while other keys are collected: a newer ballot passes.
-                    self.settle(usize::from(front), key);
-                }
                 self.task_ended(usize::from(front), &task, done);
             }
         }

@@ -86,6 +86,7 @@ impl World<'_> {
             return;
         }
         let nodes = self.nodes.len();
+        self.fronts[index].pass += 1;
         self.fronts[index].seen = vec![None; nodes];
         for node in 0..nodes {
             self.ask_node(index, node, NodeRequest::Status);
@@ -98,6 +99,7 @@ impl World<'_> {
         let what = What::NodeAsk {
             front: small(front),
             start: self.fronts[front].start,
+            pass: self.fronts[front].pass,
             node: small(node),
             clock: self.fronts[front].clock().tick(wall_ms),
             request,
@@ -108,7 +110,14 @@ impl World<'_> {
         }
     }
 
-    pub(crate) fn node_ask(&mut self, front: u8, start: u32, node: u8, clock: HlcTime, request: &NodeRequest) {
+    pub(crate) fn node_ask(
+        &mut self,
+        front: u8,
+        (start, pass): (u32, u32),
+        node: u8,
+        clock: HlcTime,
+        request: &NodeRequest,
+    ) {
         let (index, from) = (usize::from(node), usize::from(front));
         if !self.nodes[index].up || self.fronts[from].requests_cut >> index & 1 == 1 {
             return;
@@ -131,6 +140,7 @@ impl World<'_> {
         let what = What::NodeTold {
             front,
             start,
+            pass,
             node,
             clock: shell.reading(wall_ms),
             raised,
@@ -146,7 +156,7 @@ impl World<'_> {
     pub(crate) fn node_told(
         &mut self,
         front: u8,
-        start: u32,
+        (start, pass): (u32, u32),
         node: u8,
         clock: HlcTime,
         raised: Option<Ballot>,
@@ -162,7 +172,10 @@ impl World<'_> {
         {
             filling.raised |= 1 << node;
         }
-        if let Some(seen) = shell.seen.get_mut(usize::from(node)) {
+        // An answer to what was asked before says nothing of now, and an admission may rest on it.
+        if shell.pass == pass
+            && let Some(seen) = shell.seen.get_mut(usize::from(node))
+        {
             *seen = Some(status);
         }
     }

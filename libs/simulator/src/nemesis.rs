@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use register::membership::Standing;
+
 use crate::kinds::Kind;
 use crate::node::{Disk, Node};
 use crate::world::{US_PER_MS, What, World, small};
@@ -9,9 +11,9 @@ use crate::world::{US_PER_MS, What, World, small};
 /// An hour, in milliseconds.
 const HOUR_MS: i64 = 3_600_000;
 
-/// It takes at least that long to give a node another disk, in microseconds: longer than a message lives. (An `Admit` for the disk before
-/// that arrives after it would let the old copy vote.)
-const OTHER_DISK_US: u64 = 4_000 * US_PER_MS;
+/// It takes at least that long to give a node another disk, in microseconds: longer than a round in which a coordinator asks all nodes.
+/// (It compares a returned node with what the others remember, and must not have asked those before the node went on for the last time.)
+const OTHER_DISK_US: u64 = 500 * US_PER_MS;
 
 /// One way for things to go wrong, named by a letter.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,8 +243,8 @@ impl World<'_> {
     /// Takes a copy of the disk, or goes back to the one it took.
     fn roll_back(&mut self, node: usize, lasts_us: u64) -> bool {
         if self.nodes[node].backup.is_none() {
-            // Not of a node that is being filled: a copy of that would count for what it was given by then (see the results).
-            if self.nodes[node].votes() {
+            let standing = self.nodes[node].disk.status.standing;
+            if self.nodes[node].up && matches!(standing, Standing::Voting | Standing::Filling { .. }) {
                 self.nodes[node].backup = Some(self.nodes[node].disk.clone());
             }
             return false;
