@@ -20,7 +20,7 @@ fn clients_see_the_same() {
     let pair = |a, b| Configuration::concurrent(&[a, b], Bounds::rounds(2)).then(Verb::Get, 2);
     let plans = [
         pair(Verb::Put(10), Verb::Get),
-        Configuration::concurrent(&[Verb::Cas(Some(1), 10)], Bounds::rounds(3))
+        Configuration::concurrent(&[Verb::Cas(Some(1), 10)], Bounds::rounds(2))
             .then(Verb::Get, 1)
             .starting(HINTED),
     ];
