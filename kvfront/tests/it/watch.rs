@@ -260,7 +260,10 @@ async fn a_reader_that_is_slower_than_the_nodes_remember_gets_a_gap() {
         }
     };
     assert!(changes < 64, "{changes}");
-    assert!(gap.data["reason"].as_str().unwrap().contains("no longer"), "{gap:?}");
+    // The nodes' memory has its limit, and so has that of kvfront for what is undecided: which of them is met first is a matter of timing.
+    let reason = gap.data["reason"].as_str().unwrap();
+    let limits = ["no longer", "more changes are undecided"];
+    assert!(limits.iter().any(|limit| reason.contains(limit)), "{gap:?}");
     client.put("after", json!("the gap")).await;
     events.until(&json!("the gap")).await;
     let mut resumed = Events::open(client, &format!("after={}", gap.id)).await;
