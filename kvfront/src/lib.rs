@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use register::proposer::Limits;
+use service::clock::system_clock;
 use service::http::serve_router;
 use service::metrics::Metrics;
 use service::program::Program;
@@ -42,7 +43,7 @@ use tokio::net::TcpListener;
 
 pub use config::Config;
 
-use crate::clocks::{Clocks, system_clock};
+use crate::clocks::Clocks;
 use crate::collect::CollectSettings;
 use crate::front::Front;
 use crate::metrics::FrontMetrics;

@@ -1,65 +1,10 @@
 //! The node's hybrid logical clock, over a wall clock that is passed in.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use register::ballot::{Clock, SkewError};
 use register::{Ballot, HlcTime};
-
-/// Tells Unix milliseconds. Tests bend it.
-pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// The machine's own clock.
-///
-/// In builds with debug assertions, and in no others, the environment variable `TEST_CLOCK_OFFSET_FILE` may name a file with a signed number
-/// of milliseconds, by which the clock is then wrong; the file is read again every 20 ms, and a missing or empty one means 0.
-#[must_use]
-pub fn system_clock() -> WallClock {
-    let clock: WallClock = Arc::new(|| {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-    });
-    #[cfg(debug_assertions)]
-    let clock = bent::bent(clock);
-    clock
-}
-
-/// Test builds only: the file named by `TEST_CLOCK_OFFSET_FILE` bends the machine's clock.
-#[cfg(debug_assertions)]
-mod bent {
-    use std::path::PathBuf;
-    use std::sync::{Arc, Mutex, PoisonError};
-    use std::time::{Duration, Instant};
-
-    use super::WallClock;
-
-    /// Names a file that holds a signed number of milliseconds.
-    const OFFSET_FILE_VARIABLE: &str = "TEST_CLOCK_OFFSET_FILE";
-    /// The file is read again no sooner than this after the last time.
-    const READ_AGAIN_AFTER: Duration = Duration::from_millis(20);
-
-    /// `clock`, moved by what the file says; itself, when no file is named.
-    pub(super) fn bent(clock: WallClock) -> WallClock {
-        let Some(file) = std::env::var_os(OFFSET_FILE_VARIABLE).map(PathBuf::from) else {
-            return clock;
-        };
-        let last = Mutex::new(None);
-        Arc::new(move || {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            let offset_ms = match *last {
-                Some((read_at, offset_ms)) if Instant::now() < read_at + READ_AGAIN_AFTER => offset_ms,
-                _ => {
-                    // A missing or empty file is no offset.
-                    let text = std::fs::read_to_string(&file).unwrap_or_default();
-                    let offset_ms = text.trim().parse::<i64>().unwrap_or(0);
-                    *last = Some((Instant::now(), offset_ms));
-                    offset_ms
-                }
-            };
-            clock().saturating_add_signed(offset_ms)
-        })
-    }
-}
+use service::clock::WallClock;
 
 /// A node's clock. Clones share it.
 #[derive(Clone)]

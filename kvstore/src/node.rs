@@ -8,12 +8,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use register::HlcTime;
 use register::ballot::SkewError;
+use service::clock::{WallClock, system_clock};
 use service::http::{Limits, serve_router};
 use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
-use crate::clock::{WallClock, system_clock};
 use crate::clock_watch::ClockWatch;
 use crate::config::Config;
 use crate::http;

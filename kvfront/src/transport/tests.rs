@@ -8,6 +8,7 @@ use std::time::Duration;
 use register::message::Held;
 use register::proposer::{Event, Limits};
 use register::{Ballot, Envelope, EnvelopeReply, HlcTime, Key, Reply, Request, State};
+use service::clock::system_clock;
 use service::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::queue::{ENVELOPE_MAX_BYTES, ENVELOPE_MAX_REQUESTS, Pending, QUEUE_MAX_REQUESTS, Queue, Ticket};
 use super::{Mailbox, Transport};
-use crate::clocks::{Clocks, system_clock};
+use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
 

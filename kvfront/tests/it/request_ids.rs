@@ -7,7 +7,7 @@ use crate::stand_in::{Mood, StandIn};
 use crate::support::{Answer, Client, Cluster, eventually};
 
 fn now_ms() -> u64 {
-    (kvfront::clocks::system_clock())()
+    (service::clock::system_clock())()
 }
 
 fn name() -> RequestName {

@@ -96,7 +96,7 @@ impl StandIn {
     }
 
     fn clock(&self) -> HlcTime {
-        let now = (kvfront::clocks::system_clock())();
+        let now = (service::clock::system_clock())();
         HlcTime::from_unix_ms(if self.mood() == Mood::Ahead { now + 60_000 } else { now })
     }
 }

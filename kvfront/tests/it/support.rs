@@ -176,7 +176,7 @@ impl Store {
 
 /// The time, as a coordinator would send it.
 pub(crate) fn now() -> HlcTime {
-    HlcTime::from_unix_ms((kvfront::clocks::system_clock())())
+    HlcTime::from_unix_ms((service::clock::system_clock())())
 }
 
 /// A kvfront and a client of it.

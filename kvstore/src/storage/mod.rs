@@ -47,6 +47,7 @@ use register::change::{Answer, Command};
 use register::membership::{NodeRequest, NodeStatus};
 use register::message::{PageRecord, Reply, Request};
 use register::{Ballot, Epoch, Key, RequestId, Standing};
+use service::clock::WallClock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -60,7 +61,7 @@ pub use pages::MAX_PAGE_BYTES;
 pub use rows::Stored;
 pub use view::Progress;
 
-use crate::clock::{NodeClock, WallClock};
+use crate::clock::NodeClock;
 use feed::Feed;
 use health::Health;
 use job::{Job, Origin};

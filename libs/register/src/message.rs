@@ -61,6 +61,22 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The newest reading it carries: zero for a read.
+    #[must_use]
+    pub fn newest(&self) -> HlcTime {
+        match self {
+            Self::Read => HlcTime::ZERO,
+            Self::Prepare { ballot }
+            | Self::Install { ballot, .. }
+            | Self::Forget { ballot }
+            | Self::Retire { ballot }
+            | Self::Collect { ballot } => ballot.time,
+            Self::Accept { ballot, reserve, .. } => ballot.time.max(reserve.unwrap_or_default().time),
+        }
+    }
+}
+
 /// An acceptor's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reply {

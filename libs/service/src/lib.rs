@@ -4,6 +4,7 @@
 //! one-process demo, the tests and the containers start the very same code.
 //!
 //! - [`settings`]: each setting is an environment variable and a flag, checked at start; a bad value is named with what was expected.
+//! - [`clock`]: wall-clock time, passed in where behaviour depends on it.
 //! - [`logging`]: text or JSON lines on standard error.
 //! - [`net`]: binding a port, with an error that helps.
 //! - [`http`]: serving with limits, JSON in and out, errors as `{"detail": …}`.
@@ -12,6 +13,7 @@
 //! - [`shutdown`]: one signal that every loop listens to.
 //! - [`program`]: the common `main`.
 
+pub mod clock;
 pub mod http;
 pub mod logging;
 pub mod metrics;

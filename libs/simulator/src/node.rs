@@ -83,7 +83,7 @@ impl Node {
 
     /// Merges the sender's clock and every ballot of the message, or refuses the message.
     pub(crate) fn observe(&mut self, message: &Message, wall_ms: u64) -> Result<(), SkewError> {
-        self.observe_clock(message.clock.max(newest(&message.request)), wall_ms)
+        self.observe_clock(message.clock.max(message.request.newest()), wall_ms)
     }
 
     /// Merges a sender's clock, or refuses it.
@@ -207,17 +207,4 @@ fn apply(record: &mut Option<Record>, floor: &mut Ballot, decision: Decision) ->
         }
     }
     decision.reply
-}
-
-/// The newest reading a request carries.
-fn newest(request: &Request) -> HlcTime {
-    match request {
-        Request::Read => HlcTime::ZERO,
-        Request::Prepare { ballot }
-        | Request::Install { ballot, .. }
-        | Request::Forget { ballot }
-        | Request::Retire { ballot }
-        | Request::Collect { ballot } => ballot.time,
-        Request::Accept { ballot, reserve, .. } => ballot.time.max(reserve.unwrap_or_default().time),
-    }
 }

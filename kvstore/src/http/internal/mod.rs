@@ -64,7 +64,7 @@ pub(super) async fn exchange(State(node): SharedNode, body: Body) -> Result<Resp
     let latest = envelope
         .requests
         .iter()
-        .map(|(_, request)| newest(request))
+        .map(|(_, request)| request.newest())
         .fold(envelope.clock, HlcTime::max);
     take(&node, envelope.sender, envelope.epoch, envelope.clock, latest).await?;
     let store = node.store();
@@ -249,19 +249,6 @@ fn check_node_request(node: &Node, clock: HlcTime, request: &NodeRequest) -> Res
         return Err(ApiError::conflict(detail).with("refused", "clock"));
     }
     Ok(())
-}
-
-/// The newest reading a request carries.
-fn newest(request: &Request) -> HlcTime {
-    match request {
-        Request::Read => HlcTime::ZERO,
-        Request::Prepare { ballot }
-        | Request::Install { ballot, .. }
-        | Request::Forget { ballot }
-        | Request::Retire { ballot }
-        | Request::Collect { ballot } => ballot.time,
-        Request::Accept { ballot, reserve, .. } => ballot.time.max(reserve.unwrap_or_default().time),
-    }
 }
 
 /// Leaves states out once an answer has grown to [`MAX_REPLY_BYTES`].

@@ -20,7 +20,7 @@ use service::metrics::Metrics;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::system_clock;
+use service::clock::system_clock;
 
 /// Deadline of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
