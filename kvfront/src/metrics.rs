@@ -37,6 +37,16 @@ struct CollectedLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchEventLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchGapLabels {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabels {
     node: String,
 }
@@ -61,6 +71,12 @@ pub struct FrontMetrics {
     partitions_differing: Gauge,
     keys_repaired: Counter,
     strays: Gauge,
+    watchers: Gauge,
+    watchers_refused: Counter,
+    watchers_dropped: Counter,
+    watch_events: Family<WatchEventLabels, Counter>,
+    watch_gaps: Family<WatchGapLabels, Counter>,
+    watch_waits: Counter,
 }
 
 impl FrontMetrics {
@@ -136,6 +152,28 @@ impl FrontMetrics {
                 "strays",
                 "Records found in the last comparison on nodes that are not in their key's list",
                 Gauge::default(),
+            ),
+            watchers: metrics.register("watchers", "Streams of GET /watch that are open", Gauge::default()),
+            watchers_refused: metrics.register(
+                "watchers_refused",
+                "Calls of GET /watch refused because too many were open",
+                Counter::default(),
+            ),
+            watchers_dropped: metrics.register(
+                "watchers_dropped",
+                "Streams that ended while they waited for a slow reader: cut off, or gone by itself",
+                Counter::default(),
+            ),
+            watch_events: metrics.register("watch_events", "Events given to watchers", Family::default()),
+            watch_gaps: metrics.register(
+                "watch_gaps",
+                "Gaps told to watchers: the nodes no longer had the changes, or too many were undecided",
+                Family::default(),
+            ),
+            watch_waits: metrics.register(
+                "watch_waits",
+                "Times a stream waited because its reader was slow",
+                Counter::default(),
             ),
         }
     }
@@ -218,6 +256,34 @@ impl FrontMetrics {
 
     pub(crate) fn key_repaired(&self) {
         self.keys_repaired.inc();
+    }
+
+    pub(crate) fn watch_opened(&self) {
+        self.watchers.inc();
+    }
+
+    pub(crate) fn watch_closed(&self) {
+        self.watchers.dec();
+    }
+
+    pub(crate) fn watch_refused(&self) {
+        self.watchers_refused.inc();
+    }
+
+    pub(crate) fn watcher_dropped(&self) {
+        self.watchers_dropped.inc();
+    }
+
+    pub(crate) fn watch_event(&self, kind: &'static str) {
+        self.watch_events.get_or_create(&WatchEventLabels { kind }).inc();
+    }
+
+    pub(crate) fn watch_gap(&self, cause: &'static str) {
+        self.watch_gaps.get_or_create(&WatchGapLabels { cause }).inc();
+    }
+
+    pub(crate) fn watch_waits(&self) {
+        self.watch_waits.inc();
     }
 
     pub(crate) fn scan_doubt(&self) {

@@ -94,7 +94,10 @@ impl Hub {
         prefix: String,
         position: Option<Position>,
     ) -> Option<impl Stream<Item = Bytes> + Send + use<>> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            self.front.metrics.watch_refused();
+            return None;
+        };
         self.wanted.send_replace(());
         let (pieces, reader) = mpsc::channel(PIECES);
         tokio::spawn(Arc::clone(self).serve(prefix, position, pieces, slot));
@@ -110,11 +113,13 @@ impl Hub {
         pieces: mpsc::Sender<Bytes>,
         slot: OwnedSemaphorePermit,
     ) {
+        self.front.metrics.watch_opened();
         let position = match position {
             Some(position) => position,
             None => self.here_and_now().await,
         };
         Watcher::new(Arc::clone(&self), prefix, &position, pieces).run().await;
+        self.front.metrics.watch_closed();
         drop(slot);
     }
 

@@ -36,6 +36,31 @@ const PAGE_RECORDS: u32 = 512;
 /// Pause before a node is asked again that could not be.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 
+/// Why continuity is lost.
+#[derive(Debug, Clone, Copy)]
+enum Gap {
+    Forgotten,
+    Undecided,
+}
+
+impl Gap {
+    /// For the metrics.
+    fn cause(self) -> &'static str {
+        match self {
+            Self::Forgotten => "forgotten",
+            Self::Undecided => "undecided",
+        }
+    }
+
+    /// For the reader.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Forgotten => "too many nodes no longer have the changes after this position",
+            Self::Undecided => "more changes are undecided than can be kept",
+        }
+    }
+}
+
 /// What was asked for aside, and came back.
 enum Done {
     /// A stretch of a node's feed from before what its tail keeps.
@@ -85,6 +110,8 @@ pub(super) struct Watcher {
     /// Events not sent yet.
     text: String,
     last_sent: Instant,
+    /// A piece waits for a slow reader.
+    waits: bool,
 }
 
 impl Watcher {
@@ -102,6 +129,7 @@ impl Watcher {
             pieces,
             text: String::new(),
             last_sent: Instant::now(),
+            waits: false,
             hub,
         }
     }
@@ -111,15 +139,17 @@ impl Watcher {
         let stop = self.hub.stop.clone();
         let pieces = self.pieces.clone();
         tokio::select! {
-            () = stop.stopped() => {}
+            () = stop.stopped() => return,
             () = pieces.closed() => {}
             () = self.go_on() => {}
+        }
+        if self.waits {
+            self.hub.front.metrics.watcher_dropped();
         }
     }
 
     async fn go_on(&mut self) {
-        event::position(&mut self.text, &self.merger.position());
-        if !self.send().await {
+        if !self.send_position().await {
             return;
         }
         loop {
@@ -129,17 +159,14 @@ impl Watcher {
                 more |= self.take_from(node);
             }
             if self.merger.is_overfull() {
-                self.gap("more changes are undecided than can be kept");
+                self.gap(Gap::Undecided);
             }
             self.begin_settling();
             if !self.deliver().await {
                 return;
             }
-            if self.last_sent.elapsed() >= HEARTBEAT_EVERY {
-                event::position(&mut self.text, &self.merger.position());
-                if !self.send().await {
-                    return;
-                }
+            if self.last_sent.elapsed() >= HEARTBEAT_EVERY && !self.send_position().await {
+                return;
             }
             if !more {
                 self.wait().await;
@@ -170,6 +197,7 @@ impl Watcher {
     async fn deliver(&mut self) -> bool {
         while let Some(delivery) = self.merger.next(self.now_ms()) {
             event::change(&mut self.text, &delivery, &self.merger.position());
+            self.hub.front.metrics.watch_event("change");
             if self.text.len() >= PIECE_BYTES && !self.send().await {
                 return false;
             }
@@ -177,13 +205,24 @@ impl Watcher {
         self.text.is_empty() || self.send().await
     }
 
+    /// Sends a sign of life.
+    async fn send_position(&mut self) -> bool {
+        event::position(&mut self.text, &self.merger.position());
+        self.hub.front.metrics.watch_event("position");
+        self.send().await
+    }
+
     /// Sends the events so far; waits while the reader is slow. False when it has gone.
     async fn send(&mut self) -> bool {
         self.last_sent = Instant::now();
-        self.pieces
-            .send(Bytes::from(std::mem::take(&mut self.text)))
-            .await
-            .is_ok()
+        self.waits = self.pieces.capacity() == 0;
+        if self.waits {
+            self.hub.front.metrics.watch_waits();
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.text));
+        let sent = self.pieces.send(piece).await.is_ok();
+        self.waits &= !sent;
+        sent
     }
 
     /// Takes in what a node's tail has; true when there is more.
@@ -296,7 +335,7 @@ impl Watcher {
         let holes = self.merger.lost(node, cursor, until);
         self.sources[node].hole += 1;
         if holes >= self.hub.front.ring.quorum() {
-            self.gap("too many nodes no longer have the changes after this position");
+            self.gap(Gap::Forgotten);
         } else {
             tracing::debug!(node, "a node's feed has a hole for a watcher; listing what it holds");
             self.list(node, None, Duration::ZERO);
@@ -387,14 +426,16 @@ impl Watcher {
     }
 
     /// Tells that continuity is lost, and goes on from now.
-    fn gap(&mut self, reason: &str) {
+    fn gap(&mut self, gap: Gap) {
         self.since = self.hub.front.clocks.tick();
         let cursors: Vec<Option<Cursor>> = (0..self.sources.len()).map(|node| self.hub.end(node)).collect();
         for source in &mut self.sources {
             source.hole += 1;
         }
         self.merger.break_off(&cursors);
-        event::gap(&mut self.text, reason, &self.merger.position());
+        event::gap(&mut self.text, gap.reason(), &self.merger.position());
+        self.hub.front.metrics.watch_event("gap");
+        self.hub.front.metrics.watch_gap(gap.cause());
     }
 
     fn is_watched(&self, key: &Key) -> bool {

@@ -7,6 +7,9 @@ use tokio::time::timeout;
 
 use crate::support::{Client, Cluster, DEADLINE, eventually};
 
+/// Watchers that a kvfront serves at a time.
+const WATCHERS_MAX: u64 = 64;
+
 /// An event as it came.
 #[derive(Debug, Clone)]
 struct Event {
@@ -245,6 +248,7 @@ async fn a_reader_that_is_slower_than_the_nodes_remember_gets_a_gap() {
     let cluster = Cluster::start().await;
     let client = &cluster.client;
     let (mut events, _) = Events::from_now(client, "").await;
+    let (never_read, _) = Events::from_now(client, "").await;
     // Nodes remember 32 MiB; sockets take some.
     let large = "x".repeat(1_000_000);
     for n in 0..64 {
@@ -281,6 +285,60 @@ async fn a_reader_that_is_slower_than_the_nodes_remember_gets_a_gap() {
     }
     let mut resumed = Events::open(client, &format!("after={last_gap}")).await;
     resumed.until(&json!("the gap")).await;
+
+    let (gaps, told) = (
+        metric(client, "watch_gaps_total").await,
+        metric(client, "watch_events_total{kind=\"gap\"}").await,
+    );
+    assert!(gaps > 0 && gaps == told, "{gaps} gaps by cause, {told} by kind");
+    assert!(
+        metric(client, "watch_waits_total").await > 0,
+        "nobody waited for the reader"
+    );
+    drop(never_read);
+    eventually("the reader that left without reading is counted", || async {
+        (metric(client, "watchers_dropped_total").await == 1).then_some(())
+    })
+    .await;
+}
+
+/// The sum of a metric over the labels that are not named.
+async fn metric(client: &Client, name: &str) -> u64 {
+    let (_, text) = client.get("/metrics").await;
+    let name = format!("kvfront_{name}");
+    let lines = text.as_str().unwrap().lines().filter(|line| line.starts_with(&name));
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_and_what_they_are_told_are_counted() {
+    let cluster = Cluster::start().await;
+    let client = &cluster.client;
+    assert_eq!(metric(client, "watchers ").await, 0);
+    let (mut events, _) = Events::from_now(client, "prefix=w:").await;
+    for n in 0..3 {
+        client.put("w:1", json!(n)).await;
+    }
+    events.until(&json!(2)).await;
+    assert_eq!(metric(client, "watchers ").await, 1);
+    assert_eq!(metric(client, "watch_events_total{kind=\"change\"}").await, 3);
+    assert!(metric(client, "watch_events_total{kind=\"position\"}").await > 0);
+    assert_eq!(metric(client, "watch_gaps_total").await, 0);
+    drop(events);
+    eventually("the watcher has gone", || async {
+        (metric(client, "watchers ").await == 0).then_some(())
+    })
+    .await;
+
+    let mut open = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        open.push(Events::open(client, "").await);
+    }
+    assert_eq!(client.get("/watch").await.0, 503);
+    assert_eq!(metric(client, "watchers_refused_total").await, 1);
+    assert_eq!(metric(client, "watchers ").await, WATCHERS_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread")]
