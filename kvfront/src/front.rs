@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use register::change::Command;
 use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome, Retry};
-use register::{Key, RequestId};
+use register::{Key, Request, RequestId};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
 use crate::ring::{Preference, Ring, stable_hash};
-use crate::transport::{Mailbox, Transport};
+use crate::transport::{Mailbox, SUSPECT_AFTER, Transport};
 
 /// Beyond the operation's own deadline, how long until it is given up as unknown. Only reached when the state machine forgets a timer.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
+/// So shortly before an operation's deadline no accept is sent any more. It would be under way at the deadline, and a change that every node
+/// has refused until then could no longer be called not done. Nodes that are well answer in less.
+const LAST_CALL: Duration = SUSPECT_AFTER;
 /// Changes take turns per stripe of keys.
 const TURN_STRIPES: u64 = 8_192;
 
@@ -159,11 +162,21 @@ impl Front {
     ) -> Outcome {
         let is_repetition = request.is_some_and(|request| request.first_attempt_unix_ms.is_some());
         let kind = kind_of(&command);
+        if self.is_clock_refused(key) {
+            let reason = "the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
+            return self.not_begun(key, is_repetition, reason.to_owned());
+        }
         let _turn = match command {
             Command::Get => None,
             _ => match timeout(Duration::from_millis(self.limits.deadline_ms), self.turn_of(key).lock()).await {
                 Ok(turn) => Some(turn),
-                Err(_) => return self.no_turn(key, is_repetition),
+                Err(_) => {
+                    let reason = format!(
+                        "other changes of this key were under way for {} ms",
+                        self.limits.deadline_ms
+                    );
+                    return self.not_begun(key, is_repetition, reason);
+                }
             },
         };
         let preference = Arc::clone(self.ring.preference(key));
@@ -199,22 +212,27 @@ impl Front {
         }
     }
 
-    fn no_turn(&self, key: &Key, is_repetition: bool) -> Outcome {
+    /// Whether too few nodes of the key's list are left with whom messages do not fail for the clocks. Trying until the deadline would only
+    /// keep clients from asking another kvfront. A node that takes messages again is noticed by its probe.
+    fn is_clock_refused(&self, key: &Key) -> bool {
         let preference = self.ring.preference(key);
+        let nodes = preference.nodes.iter();
+        nodes.filter(|&&node| !self.transport.is_skewed(node)).count() < preference.quorum()
+    }
+
+    /// The outcome of an attempt that was not even begun.
+    fn not_begun(&self, key: &Key, is_repetition: bool, reason: String) -> Outcome {
         if is_repetition {
-            let reason =
-                "an earlier attempt may have taken effect; other changes of this key were under way".to_owned();
+            let reason = format!("an earlier attempt may have taken effect; {reason}");
             return Outcome::Unknown { reason };
         }
+        let preference = self.ring.preference(key);
         Outcome::Unavailable {
             answered: 0,
             needed: preference.quorum(),
             of: preference.nodes.len(),
             silent: Vec::new(),
-            reason: format!(
-                "other changes of this key were under way for {} ms",
-                self.limits.deadline_ms
-            ),
+            reason,
         }
     }
 
@@ -251,14 +269,30 @@ impl Front {
 
     async fn steps(&self, key: &Key, preference: &Preference, mut operation: Operation, started: Instant) -> Outcome {
         let mailbox = Mailbox::new();
-        let give_up_at = started + Duration::from_millis(self.limits.deadline_ms) + DEADLINE_MARGIN;
+        let deadline = Duration::from_millis(self.limits.deadline_ms);
+        let give_up_at = started + deadline + DEADLINE_MARGIN;
+        let last_call = started + deadline.saturating_sub(LAST_CALL);
+        let mut trouble = "too late to be sent".to_owned();
         let mut timers: Vec<(Instant, u32)> = Vec::new();
         let mut events = vec![Event::Start];
         loop {
             for event in events.drain(..) {
+                if let Event::Failed { reason, .. } = &event {
+                    trouble.clone_from(reason);
+                }
                 let mut done = None;
                 for action in self.clocks.step(&mut operation, event) {
                     match action {
+                        Action::Send {
+                            round,
+                            rank,
+                            request: Request::Accept { .. },
+                        } if Instant::now() >= last_call => mailbox.push(Event::Failed {
+                            round,
+                            rank,
+                            delivered: false,
+                            reason: trouble.clone(),
+                        }),
                         Action::Send { round, rank, request } => {
                             self.transport
                                 .send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);

@@ -93,6 +93,10 @@ impl Health {
         self.suspected.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_skewed(&self) -> bool {
+        lock(&self.state).is_skewed
+    }
+
     pub(super) fn is_learnt(&self) -> bool {
         lock(&self.state).learnt
     }

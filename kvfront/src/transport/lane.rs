@@ -22,7 +22,7 @@ use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
 
 /// A node that leaves an envelope unanswered this long is suspected, so that spares are asked at once; the answer may still come.
-const SUSPECT_AFTER: Duration = Duration::from_millis(250);
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(250);
 /// How often a suspected node is asked whether it is back.
 const PROBE_SUSPECTED_EVERY: Duration = Duration::from_millis(250);
 /// At first nothing is known of a node; asking often makes the start quick.
@@ -259,6 +259,10 @@ impl Node {
             | StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::NOT_FOUND
             | StatusCode::METHOD_NOT_ALLOWED => PostError::refused(format!("the node refused with {status}: {detail}")),
+            // Refused as a whole too, but by a node that is about to go.
+            StatusCode::SERVICE_UNAVAILABLE if refused.is_some() => {
+                PostError::unsent(format!("the node answered {status}: {detail}"))
+            }
             _ => PostError::sent(format!("the node answered {status}: {detail}")),
         })
     }
@@ -333,7 +337,7 @@ const REFUSED_CLOCK: &str = "clock";
 #[serde(default)]
 struct Refusal {
     detail: String,
-    /// What about us was refused.
+    /// Why nothing of the message was done; missing where something may have been.
     refused: Option<String>,
 }
 

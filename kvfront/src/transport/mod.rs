@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use self::calls::CallError;
 pub use self::health::NodeStatus;
 pub(crate) use self::health::why_not_voting;
+pub(crate) use self::lane::SUSPECT_AFTER;
 pub use self::queue::Mailbox;
 
 use self::connection::{Connection, PostError};
@@ -106,6 +107,12 @@ impl Transport {
     #[must_use]
     pub fn is_suspected(&self, node: usize) -> bool {
         self.nodes[node].health.is_suspected()
+    }
+
+    /// True while messages to and from a node fail because the clocks are too far apart.
+    #[must_use]
+    pub fn is_skewed(&self, node: usize) -> bool {
+        self.nodes[node].health.is_skewed()
     }
 
     /// True once a node has voted, and its clock has been learnt.

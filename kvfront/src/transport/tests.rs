@@ -186,6 +186,57 @@ async fn a_refused_connection_is_certainly_not_delivered() {
     transport.stop().await;
 }
 
+/// What becomes of a message to a node that answers it with this status and body.
+async fn answered_with(status: &'static str, body: &'static str) -> Event {
+    let (listener, addr) = listener().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while read_envelope(&mut stream).await.is_some() {
+                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.write_all((head + body).as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    let transport = transport_to(addr);
+    let mailbox = Mailbox::new();
+    transport.send(0, Key::data("k"), Request::Read, &mailbox, 0, 0);
+    let event = one_event(&mailbox).await;
+    transport.stop().await;
+    event
+}
+
+#[tokio::test]
+async fn only_what_a_node_refused_as_a_whole_is_not_delivered() {
+    for (status, body, expected) in [
+        ("409 Conflict", r#"{"detail":"clock skew","refused":"clock"}"#, false),
+        ("409 Conflict", r#"{"detail":"another ring","refused":"ring"}"#, false),
+        ("400 Bad Request", r#"{"detail":"no postcard"}"#, false),
+        ("413 Payload Too Large", r#"{"detail":"too large"}"#, false),
+        ("404 Not Found", "", false),
+        (
+            "503 Service Unavailable",
+            r#"{"detail":"the node is stopping","refused":"stopping"}"#,
+            false,
+        ),
+        (
+            "503 Service Unavailable",
+            r#"{"detail":"no answer from the disk","outcome":"unknown"}"#,
+            true,
+        ),
+        // Whoever says this, it need not be the node.
+        ("503 Service Unavailable", "", true),
+        ("500 Internal Server Error", r#"{"detail":"corruption"}"#, true),
+        ("200 OK", "no postcard", true),
+    ] {
+        match answered_with(status, body).await {
+            Event::Failed { delivered, .. } => assert_eq!(delivered, expected, "{status} {body}"),
+            other => panic!("{status} {body}: {other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_silent_node_is_suspected_and_its_messages_fail_in_time() {
     let (listener, addr) = listener().await;

@@ -107,6 +107,47 @@ async fn a_change_that_only_mute_nodes_took_is_of_unknown_outcome() {
     assert_eq!(client.value("k").await, settled);
 }
 
+/// However the deadline falls into the last attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_every_node_refuses_until_the_deadline_is_not_done() {
+    let (nodes, addrs) = StandIn::three().await;
+    let client = Client::ready(&addrs, &[]).await;
+    nodes.iter().for_each(|node| node.set(Mood::Stopping));
+    let put = async |n: u32| client.put_raw(&format!("/kv/k{n}"), "{\"value\":1}").await;
+    for (status, answer) in futures_util::future::join_all((0..16).map(put)).await {
+        assert_eq!((status, answer.get("outcome")), (503, None), "{answer}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("stopping") && detail.contains("nothing was changed"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kvfront_whose_clock_is_refused_says_so_at_once_and_serves_again() {
+    let (nodes, addrs) = StandIn::three().await;
+    let client = Client::ready(&addrs, &[]).await;
+    nodes[0].set(Mood::Skewed);
+    client.put("k", json!(1)).await;
+    nodes[1].set(Mood::Skewed);
+    let put = || client.put_raw("/kv/k", "{\"value\":2}");
+    // Of the first ones the third node may have taken some, which is told when their time is over.
+    let answer = eventually("it is not tried any more", || async {
+        let asked = Instant::now();
+        let (status, answer) = put().await;
+        assert_eq!(status, 503, "{answer}");
+        (asked.elapsed() < Duration::from_secs(1)).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.get("outcome"), None, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("clock"), "{answer}");
+    let (status, answer) = client.get("/kv/k").await;
+    assert_eq!(status, 503, "{answer}");
+    nodes[0].set(Mood::Well);
+    eventually("served again", || async { (put().await.0 == 200).then_some(()) }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_far_ahead_is_refused_and_shown() {
     let (nodes, addrs) = StandIn::three().await;

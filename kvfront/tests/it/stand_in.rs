@@ -31,6 +31,8 @@ pub(crate) enum Mood {
     Mute,
     /// Refuses every envelope as skewed.
     Skewed,
+    /// Refuses every envelope, as it is about to stop.
+    Stopping,
     /// Fails.
     Broken,
     /// Its clock is a minute ahead.
@@ -112,6 +114,10 @@ async fn moody(node: &StandIn) -> Option<Response> {
             };
             let refusal = json!({ "detail": skew.to_string(), "refused": "clock" });
             Some((StatusCode::CONFLICT, axum::Json(refusal)).into_response())
+        }
+        Mood::Stopping => {
+            let refusal = json!({ "detail": "the node is stopping", "refused": "stopping" });
+            Some((StatusCode::SERVICE_UNAVAILABLE, axum::Json(refusal)).into_response())
         }
         Mood::Broken => Some((StatusCode::INTERNAL_SERVER_ERROR, "no JSON").into_response()),
         Mood::Well | Mood::Mute | Mood::Ahead => None,

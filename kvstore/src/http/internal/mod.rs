@@ -2,7 +2,8 @@
 //!
 //! A message from another ring is refused with 409 before anything of it is looked at. Then the sender's clock, and every ballot in the
 //! message, is merged into the node's clock, or the whole message is refused with 409: a ballot far in the future would otherwise lock its
-//! key until that future has come. The field `refused` of a 409 says which it was, `ring` or `clock`.
+//! key until that future has come. The field `refused` says which it was, `ring` or `clock`; with 503 it is `stopping`. Whatever carries
+//! that field was refused as a whole, with nothing of it done.
 
 mod wire;
 
@@ -95,7 +96,7 @@ pub(super) async fn exchange(State(node): SharedNode, body: Body) -> Result<Resp
         }
     };
     let (held, decided) = tokio::join!(read, write);
-    let mut decided = decided.map_err(|error| not_served(&error))?.into_iter();
+    let mut decided = decided.map_err(|error| not_taken(&error))?.into_iter();
     let mut held = held.into_iter();
     let replies = is_read
         .iter()
@@ -215,6 +216,15 @@ async fn take(node: &Node, sender: u64, epoch: Epoch, clock: HlcTime, latest: Hl
     node.observe(latest)
         .map_err(|error| ApiError::conflict(error.to_string()).with("refused", "clock"))?;
     store.take_ring(epoch).await.map_err(|error| refused(node, &error))
+}
+
+/// The answer to a message whose changes the store did not decide.
+fn not_taken(error: &StoreError) -> ApiError {
+    match error {
+        // It never came to the writer.
+        StoreError::Closed => not_served(error).with("refused", "stopping"),
+        _ => not_served(error),
+    }
 }
 
 /// The answer to a message that was not taken, counted.

@@ -159,6 +159,15 @@ async fn what_no_coordinator_would_send_about_a_node_is_refused() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_stopping_says_that_nothing_was_done() {
+    let bench = Bench::new().await;
+    bench.node.store().close().await;
+    let change = envelope(vec![(Key::data("a"), accept(ballot(1), "1"))]);
+    let (status, body) = bench.refusal("/internal/exchange", &change).await;
+    assert_eq!((status, &body["refused"]), (503, &json!("stopping")), "{body}");
+}
+
+#[tokio::test]
 async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
     let bench = Bench::new().await;
     let epoch = Epoch(8);
