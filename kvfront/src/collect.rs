@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use register::collect::{Collect, may_be_collected};
+use register::errand::Ended;
 use register::message::{List, PageRecord, Reply};
 use register::{Request, Standing};
 use serde::Serialize;
 use service::{Heartbeat, Shutdown};
 
-use crate::errand::{self, Ended};
+use crate::errand;
 use crate::front::Front;
 use crate::transport::why_not_voting;
 use crate::upkeep::Upkeep;

@@ -13,12 +13,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use register::errand::Ended;
 use register::handover::HandOver;
 use register::message::{List, PageRecord};
 use register::{Ballot, Key, State};
 use service::{Heartbeat, Shutdown};
 
-use crate::errand::{self, Ended};
+use crate::errand;
 use crate::front::Front;
 use crate::ring::Preference;
 use crate::transport::why_not_voting;

@@ -1,8 +1,9 @@
 //! Processes: the real state machines of an operation, a hand-over or a collection, with the timers they have asked for.
 
 use register::change::Command;
-use register::collect::{Collect, CollectAction, CollectEvent, may_be_collected};
-use register::handover::{HandOver, HandOverAction, HandOverEvent};
+use register::collect::{Collect, may_be_collected};
+use register::errand::{self, Ended, Errand};
+use register::handover::HandOver;
 use register::proposer::memory::MemoryLimits;
 use register::proposer::{Action, Consistency, Coordinator, Event, Limits, Members, Operation, Outcome, Retry};
 use register::{Ballot, Key, Reply, Request, RequestId, State};
@@ -109,6 +110,15 @@ impl Wants {
     pub(crate) fn is_nothing(&self) -> bool {
         self.sends.is_empty() && self.outcome.is_none() && self.chore_over.is_none() && !self.armed
     }
+
+    fn note_chore(&mut self, actions: Vec<errand::Action>) {
+        for action in actions {
+            match action {
+                errand::Action::Send { round, rank, request } => self.sends.push((round, rank, request)),
+                errand::Action::End(ended) => self.chore_over = Some(ended == Ended::Settle),
+            }
+        }
+    }
 }
 
 impl Running {
@@ -160,53 +170,28 @@ impl Running {
 
     pub(crate) fn handle(&mut self, coordinator: &mut Coordinator, now_ms: u64, happening: Happening) -> Wants {
         let mut wants = Wants::default();
+        let event = match happening {
+            Happening::Start => Event::Start,
+            Happening::Reply { round, rank, reply } => Event::Reply { round, rank, reply },
+            Happening::NotDelivered { .. } if !self.is_told_of_failures() => return wants,
+            Happening::NotDelivered { round, rank } => Event::Failed {
+                round,
+                rank,
+                delivered: false,
+                reason: String::new(),
+            },
+            Happening::Timer(timer) => match self.timers[timer as usize].take() {
+                Some(timer) => Event::Wake { timer },
+                None => return wants,
+            },
+        };
         match &mut self.machine {
             Machine::Operation(operation) => {
-                let event = match happening {
-                    Happening::Start => Event::Start,
-                    Happening::Reply { round, rank, reply } => Event::Reply { round, rank, reply },
-                    Happening::NotDelivered { round, rank } => Event::Failed {
-                        round,
-                        rank,
-                        delivered: false,
-                        reason: String::new(),
-                    },
-                    Happening::Timer(timer) => match self.timers[timer as usize].take() {
-                        Some(timer) => Event::Wake { timer },
-                        None => return wants,
-                    },
-                };
                 let actions = operation.handle(coordinator, now_ms, event);
                 self.note_actions(actions, &mut wants);
             }
-            Machine::HandOver(machine) => {
-                let event = match happening {
-                    Happening::Start => HandOverEvent::Start,
-                    Happening::Reply { round, rank, reply } => HandOverEvent::Reply { round, rank, reply },
-                    Happening::NotDelivered { .. } | Happening::Timer(_) => return wants,
-                };
-                for action in machine.handle(event) {
-                    match action {
-                        HandOverAction::Send { round, rank, request } => wants.sends.push((round, rank, request)),
-                        HandOverAction::Settle => wants.chore_over = Some(true),
-                        HandOverAction::Done(_) => wants.chore_over = Some(false),
-                    }
-                }
-            }
-            Machine::Collect(machine) => {
-                let event = match happening {
-                    Happening::Start => CollectEvent::Start,
-                    Happening::Reply { round, rank, reply } => CollectEvent::Reply { round, rank, reply },
-                    Happening::NotDelivered { .. } | Happening::Timer(_) => return wants,
-                };
-                for action in machine.handle(event) {
-                    match action {
-                        CollectAction::Send { round, rank, request } => wants.sends.push((round, rank, request)),
-                        CollectAction::Settle => wants.chore_over = Some(true),
-                        CollectAction::Done(_) => wants.chore_over = Some(false),
-                    }
-                }
-            }
+            Machine::HandOver(machine) => wants.note_chore(machine.handle(event)),
+            Machine::Collect(machine) => wants.note_chore(machine.handle(event)),
         }
         wants.rounds = self.rounds;
         wants

@@ -6,7 +6,9 @@
 //! that has dropped it refuses what is older, and one that has not is visited again.
 
 use crate::ballot::Ballot;
+use crate::errand::{Action, Asking, Ended, Errand, end};
 use crate::message::{Reply, Request, Retired};
+use crate::proposer::Event;
 use crate::state::{Key, State};
 use crate::teeth::{Tooth, bites};
 
@@ -24,68 +26,25 @@ pub fn may_be_collected(key: &Key, accepted: Ballot, state: &State) -> bool {
     state.is_tombstone() && fence_forgettable
 }
 
-/// What happens to a collection.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CollectEvent {
-    /// Begin. Given once.
-    Start,
-    /// A node answered.
-    Reply {
-        /// Round of the request it answers.
-        round: u32,
-        /// Who answered.
-        rank: usize,
-        /// What it said.
-        reply: Reply,
-    },
-    /// A node did not answer.
-    Failed {
-        /// Round of the request.
-        round: u32,
-        /// Who did not answer.
-        rank: usize,
-    },
-}
-
-/// What a collection wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CollectAction {
-    /// Send this to the node of this rank, once, and report its answer or failure with the same round.
-    Send {
-        /// Round to report with.
-        round: u32,
-        /// To whom.
-        rank: usize,
-        /// What.
-        request: Request,
-    },
-    /// The tombstone is not held by a quorum (any more): run [`Operation::settle`](crate::proposer::Operation::settle) on the key. The
-    /// collection has ended; the next one finds another tombstone.
-    Settle,
-    /// It has ended: true when every node has dropped the tombstone.
-    Done(bool),
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    New,
     Retiring,
     Giving,
     Collecting,
-    Ended,
 }
 
 /// One tombstone on its way out.
+///
+/// Done when every node has dropped it. To be settled when it is not held by a quorum (any more); the next collection finds another one.
 #[derive(Debug, Clone)]
 pub struct Collect {
     ballot: Ballot,
     state: State,
     nodes: usize,
     phase: Phase,
-    round: u32,
     asks: u32,
-    /// Per rank, the answer of this round.
-    answers: Vec<Option<Reply>>,
-    outstanding: usize,
+    asking: Asking,
 }
 
 impl Collect {
@@ -96,54 +55,22 @@ impl Collect {
             ballot,
             state,
             nodes,
-            phase: Phase::Retiring,
-            round: 0,
+            phase: Phase::New,
             asks: 0,
-            answers: Vec::new(),
-            outstanding: 0,
+            asking: Asking::new(nodes),
         }
     }
 
-    /// Takes one event, gives what is to be done about it. After `Settle` or `Done` nothing more comes.
-    pub fn handle(&mut self, event: CollectEvent) -> Vec<CollectAction> {
-        match event {
-            CollectEvent::Start if self.phase == Phase::Retiring && self.round == 0 => self.retire(),
-            CollectEvent::Reply { round, rank, reply } if round == self.round => self.answer(rank, Some(reply)),
-            CollectEvent::Failed { round, rank } if round == self.round => self.answer(rank, None),
-            _ => Vec::new(),
-        }
-    }
-
-    fn answer(&mut self, rank: usize, reply: Option<Reply>) -> Vec<CollectAction> {
-        let Some(slot) = self.answers.get_mut(rank).filter(|_| self.phase != Phase::Ended) else {
-            return Vec::new();
-        };
-        *slot = reply;
-        self.outstanding = self.outstanding.saturating_sub(1);
-        if self.outstanding > 0 {
-            return Vec::new();
-        }
-        match self.phase {
-            Phase::Retiring => self.judge(),
-            Phase::Giving => self.retire(),
-            Phase::Collecting => {
-                let all = self.answers.iter().all(|answer| *answer == Some(Reply::Forgotten));
-                self.end(CollectAction::Done(all))
-            }
-            Phase::Ended => Vec::new(),
-        }
-    }
-
-    fn retire(&mut self) -> Vec<CollectAction> {
+    fn retire(&mut self) -> Vec<Action> {
         self.asks += 1;
         self.phase = Phase::Retiring;
-        let all: Vec<usize> = (0..self.nodes).collect();
-        self.send(&all, &Request::Retire { ballot: self.ballot })
+        self.asking
+            .send(0..self.nodes, &Request::Retire { ballot: self.ballot })
     }
 
-    fn judge(&mut self) -> Vec<CollectAction> {
+    fn judge(&mut self) -> Vec<Action> {
         let stands = |wanted: Retired| {
-            let answers = self.answers.iter().enumerate();
+            let answers = self.asking.answers.iter().enumerate();
             let ranks = answers.filter(move |(_, answer)| **answer == Some(Reply::Retired(wanted)));
             ranks.map(|(rank, _)| rank).collect::<Vec<_>>()
         };
@@ -160,43 +87,42 @@ impl Collect {
         };
         if holds + refuses + older.len() < enough || !stands(Retired::Newer).is_empty() {
             // Somebody is away, or there is something newer.
-            return self.end(CollectAction::Done(false));
+            return end(Ended::Done(false));
         }
         if holds < quorum && !bites(Tooth::CollectedUnchosen) {
-            return self.end(CollectAction::Settle);
+            return end(Ended::Settle);
         }
         if older.is_empty() || bites(Tooth::CollectedEarly) {
             self.phase = Phase::Collecting;
-            let all: Vec<usize> = (0..self.nodes).collect();
-            return self.send(&all, &Request::Collect { ballot: self.ballot });
+            let collect = Request::Collect { ballot: self.ballot };
+            return self.asking.send(0..self.nodes, &collect);
         }
         if self.asks >= MAX_ASKS {
             // Given, and still not there: the node's own floor lies above it.
-            return self.end(CollectAction::Settle);
+            return end(Ended::Settle);
         }
         self.phase = Phase::Giving;
         let request = Request::Install {
             ballot: self.ballot,
             state: self.state.clone(),
         };
-        self.send(&older, &request)
+        self.asking.send(older, &request)
     }
+}
 
-    fn send(&mut self, ranks: &[usize], request: &Request) -> Vec<CollectAction> {
-        self.round += 1;
-        self.answers = vec![None; self.nodes];
-        self.outstanding = ranks.len();
-        let send = |rank: &usize| CollectAction::Send {
-            round: self.round,
-            rank: *rank,
-            request: request.clone(),
-        };
-        ranks.iter().map(send).collect()
-    }
-
-    fn end(&mut self, last: CollectAction) -> Vec<CollectAction> {
-        self.phase = Phase::Ended;
-        vec![last]
+impl Errand for Collect {
+    fn handle(&mut self, event: Event) -> Vec<Action> {
+        if !self.asking.goes_on(event) {
+            return Vec::new();
+        }
+        match self.phase {
+            Phase::New | Phase::Giving => self.retire(),
+            Phase::Retiring => self.judge(),
+            Phase::Collecting => {
+                let is_gone = |answer: &Option<Reply>| *answer == Some(Reply::Forgotten);
+                end(Ended::Done(self.asking.answers.iter().all(is_gone)))
+            }
+        }
     }
 }
 
@@ -205,6 +131,7 @@ mod tests {
     use super::*;
     use crate::acceptor::{Change, decide};
     use crate::ballot::HlcTime;
+    use crate::errand;
     use crate::state::{Lineage, Record};
 
     fn ballot(time: u64) -> Ballot {
@@ -247,26 +174,11 @@ mod tests {
     }
 
     /// Collects the tombstone of ballot 5; the requests that `lost` says are lost.
-    fn run(nodes: &mut [Node; 3], lost: impl Fn(usize, &Request) -> bool) -> CollectAction {
-        let mut machine = Collect::new(ballot(5), state(5, None), 3);
-        let mut actions = machine.handle(CollectEvent::Start);
-        while !actions.is_empty() {
-            let mut next = Vec::new();
-            for action in actions {
-                let CollectAction::Send { round, rank, request } = action else {
-                    return action;
-                };
-                let event = if lost(rank, &request) {
-                    CollectEvent::Failed { round, rank }
-                } else {
-                    let reply = ask(&mut nodes[rank], &request);
-                    CollectEvent::Reply { round, rank, reply }
-                };
-                next.extend(machine.handle(event));
-            }
-            actions = next;
-        }
-        panic!("the collection stopped without an end")
+    fn run(nodes: &mut [Node; 3], lost: impl Fn(usize, &Request) -> bool) -> Ended {
+        let machine = Collect::new(ballot(5), state(5, None), 3);
+        errand::run(machine, |rank, request| {
+            (!lost(rank, request)).then(|| ask(&mut nodes[rank], request))
+        })
     }
 
     fn deleted() -> [Node; 3] {
@@ -281,7 +193,7 @@ mod tests {
     #[test]
     fn a_tombstone_leaves_all_nodes_and_nothing_older_comes_back() {
         let mut nodes = deleted();
-        assert_eq!(run(&mut nodes, |_, _| false), CollectAction::Done(true));
+        assert_eq!(run(&mut nodes, |_, _| false), Ended::Done(true));
         for node in &mut nodes {
             assert_eq!(*node, (None, ballot(5)));
             assert_eq!(ask(node, &accept(4, Some("2"))), Reply::Refused { higher: ballot(5) });
@@ -302,17 +214,17 @@ mod tests {
         ask(&mut nodes[2], &accept(5, None));
         nodes[1] = Default::default();
         ask(&mut nodes[1], &accept(3, Some("1")));
-        assert_eq!(run(&mut nodes, |_, _| false), CollectAction::Done(true));
+        assert_eq!(run(&mut nodes, |_, _| false), Ended::Done(true));
         assert_eq!(nodes[1], (None, ballot(5)));
     }
 
     #[test]
     fn nothing_is_dropped_while_anybody_is_away_or_ahead() {
         let mut nodes = deleted();
-        assert_eq!(run(&mut nodes, |rank, _| rank == 2), CollectAction::Done(false));
+        assert_eq!(run(&mut nodes, |rank, _| rank == 2), Ended::Done(false));
         assert!(nodes[0].0.is_some());
         ask(&mut nodes[1], &accept(7, Some("2")));
-        assert_eq!(run(&mut nodes, |_, _| false), CollectAction::Done(false));
+        assert_eq!(run(&mut nodes, |_, _| false), Ended::Done(false));
         assert!(nodes[0].0.is_some());
     }
 
@@ -320,7 +232,7 @@ mod tests {
     fn a_promise_does_not_let_an_install_pass_the_tombstone() {
         let mut nodes = deleted();
         ask(&mut nodes[2], &Request::Prepare { ballot: ballot(9) });
-        assert_eq!(run(&mut nodes, |_, _| false), CollectAction::Done(true));
+        assert_eq!(run(&mut nodes, |_, _| false), Ended::Done(true));
         let late = Request::Install {
             ballot: ballot(3),
             state: state(3, Some("1")),
@@ -337,9 +249,9 @@ mod tests {
     fn what_a_cut_off_collection_left_is_settled() {
         let mut nodes = deleted();
         let cut_off = |rank: usize, request: &Request| rank == 0 && matches!(request, Request::Collect { .. });
-        assert_eq!(run(&mut nodes, cut_off), CollectAction::Done(false));
+        assert_eq!(run(&mut nodes, cut_off), Ended::Done(false));
         assert!(nodes[0].0.is_some() && nodes[1].0.is_none());
-        assert_eq!(run(&mut nodes, |_, _| false), CollectAction::Settle);
+        assert_eq!(run(&mut nodes, |_, _| false), Ended::Settle);
         assert!(nodes[0].0.is_some(), "a lone tombstone may never have been chosen");
     }
 

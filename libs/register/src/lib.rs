@@ -8,8 +8,9 @@
 //! - [`message`]: what coordinator and acceptor say to each other.
 //! - [`acceptor`]: the node's side, a pure decision per request.
 //! - [`proposer`]: the coordinator's side, one small state machine per operation.
-//! - [`handover`]: a spare's record moving home. [`collect`]: a tombstone leaving everywhere.
-//! - [`membership`]: which nodes vote; a node whose disk was lost. [`refill`]: one key of such a node.
+//! - [`errand`]: what coordinators do of their own accord: [`handover`], a spare's record moving home; [`collect`], a tombstone leaving
+//!   everywhere; [`refill`], one key of a node whose disk was lost.
+//! - [`membership`]: which nodes vote; a node whose disk was lost.
 //! - [`hashing`]: where keys belong, and the hash tree that compares replicas.
 //! - [`teeth`]: deliberately wrong protocols, for the simulator only.
 //! - [`change`]: how a command turns one state into the next (CAS, locks, TTL), shared by proposer and the node-local API.
@@ -20,6 +21,7 @@ pub mod acceptor;
 pub mod ballot;
 pub mod change;
 pub mod collect;
+pub mod errand;
 pub mod handover;
 pub mod hashing;
 pub mod membership;

@@ -6,59 +6,23 @@
 //! promised or taken below its floor is overtaken.
 
 use crate::ballot::Ballot;
+use crate::errand::{Action, Asking, Ended, Errand, end};
 use crate::message::{Reply, Request};
+use crate::proposer::Event;
 use crate::state::State;
-
-/// What happens to a refill.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RefillEvent {
-    /// Begin. Given once.
-    Start,
-    /// A node answered.
-    Reply {
-        /// Round of the request it answers.
-        round: u32,
-        /// Who answered.
-        rank: usize,
-        /// What it said.
-        reply: Reply,
-    },
-    /// A node did not answer.
-    Failed {
-        /// Round of the request.
-        round: u32,
-        /// Who did not answer.
-        rank: usize,
-    },
-}
-
-/// What a refill wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RefillAction {
-    /// Send this to the node of this rank, once, and report its answer or failure with the same round.
-    Send {
-        /// Round to report with.
-        round: u32,
-        /// To whom.
-        rank: usize,
-        /// What.
-        request: Request,
-    },
-    /// Run [`Operation::settle`](crate::proposer::Operation::settle) on the key, at a ballot above the node's floor, and begin anew.
-    Settle,
-    /// It has ended: true when the node may vote as far as this key is concerned.
-    Done(bool),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    New,
     Asking,
     Giving,
     Checking,
-    Ended,
 }
 
 /// One key on its way back to a node.
+///
+/// Done when the node may vote as far as this key is concerned. To be settled at a ballot above the node's floor, and begun anew, when that
+/// cannot be told yet.
 #[derive(Debug, Clone)]
 pub struct Refill {
     above: Ballot,
@@ -67,10 +31,8 @@ pub struct Refill {
     /// Rank of the node that is being filled.
     target: usize,
     phase: Phase,
-    round: u32,
     given: Ballot,
-    answers: Vec<Option<Reply>>,
-    outstanding: usize,
+    asking: Asking,
 }
 
 impl Refill {
@@ -82,64 +44,28 @@ impl Refill {
             homes,
             nodes,
             target,
-            phase: Phase::Asking,
-            round: 0,
+            phase: Phase::New,
             given: Ballot::ZERO,
-            answers: Vec::new(),
-            outstanding: 0,
-        }
-    }
-
-    /// Takes one event, gives what is to be done about it. After `Settle` or `Done` nothing more comes.
-    pub fn handle(&mut self, event: RefillEvent) -> Vec<RefillAction> {
-        match event {
-            RefillEvent::Start if self.phase == Phase::Asking && self.round == 0 => {
-                let all: Vec<usize> = (0..self.nodes).collect();
-                self.send(&all, &Request::Read)
-            }
-            RefillEvent::Reply { round, rank, reply } if round == self.round => self.answer(rank, Some(reply)),
-            RefillEvent::Failed { round, rank } if round == self.round => self.answer(rank, None),
-            _ => Vec::new(),
-        }
-    }
-
-    fn answer(&mut self, rank: usize, reply: Option<Reply>) -> Vec<RefillAction> {
-        let Some(slot) = self.answers.get_mut(rank).filter(|_| self.phase != Phase::Ended) else {
-            return Vec::new();
-        };
-        *slot = reply;
-        self.outstanding = self.outstanding.saturating_sub(1);
-        if self.outstanding > 0 {
-            return Vec::new();
-        }
-        match self.phase {
-            Phase::Asking => self.judge(),
-            Phase::Giving => {
-                // An `Installed` may also mean "must not be held any more": look.
-                self.phase = Phase::Checking;
-                self.send(&[self.target], &Request::Read)
-            }
-            Phase::Checking => self.judge_gift(),
-            Phase::Ended => Vec::new(),
+            asking: Asking::new(nodes),
         }
     }
 
     /// The ballot a node said to hold; none when it said nothing.
     fn accepted(&self, rank: usize) -> Option<Ballot> {
-        match &self.answers[rank] {
+        match &self.asking.answers[rank] {
             Some(Reply::Holds(held)) => Some(held.accepted),
             _ => None,
         }
     }
 
-    fn judge(&mut self) -> Vec<RefillAction> {
+    fn judge(&mut self) -> Vec<Action> {
         if self.accepted(self.target).is_some_and(|accepted| accepted > self.above) {
-            return self.end(RefillAction::Done(true));
+            return end(Ended::Done(true));
         }
         let others = || (0..self.nodes).filter(|rank| *rank != self.target);
         let quorum = self.nodes / 2 + 1;
         if others().filter(|rank| self.accepted(*rank).is_some()).count() < quorum.min(self.nodes - 1) {
-            return self.end(RefillAction::Done(false));
+            return end(Ended::Done(false));
         }
         let newest = others()
             .filter_map(|rank| self.accepted(rank))
@@ -148,59 +74,63 @@ impl Refill {
         let exact = others().filter(|rank| self.accepted(*rank) == Some(newest)).count();
         if newest.is_zero() {
             // Dropped by all since it was listed; what the node may have held of it lies below everybody's floor.
-            return self.end(RefillAction::Done(true));
+            return end(Ended::Done(true));
         }
         if newest <= self.above || exact < quorum {
-            return self.end(RefillAction::Settle);
+            return end(Ended::Settle);
         }
         if self.target >= self.homes {
             // At rest a spare holds nothing of the key.
-            return self.end(RefillAction::Done(true));
+            return end(Ended::Done(true));
         }
         let Some(state) = others().find_map(|rank| self.state_at(rank, newest)) else {
-            return self.end(RefillAction::Done(false));
+            return end(Ended::Done(false));
         };
         self.phase = Phase::Giving;
         self.given = newest;
         let install = Request::Install { ballot: newest, state };
-        self.send(&[self.target], &install)
+        self.asking.send([self.target], &install)
     }
 
-    fn judge_gift(&mut self) -> Vec<RefillAction> {
+    fn judge_gift(&mut self) -> Vec<Action> {
         let filled = self
             .accepted(self.target)
             .is_some_and(|accepted| accepted >= self.given);
-        let end = match &self.answers[self.target] {
-            Some(_) if filled => RefillAction::Done(true),
-            None => RefillAction::Done(false),
+        let ended = match &self.asking.answers[self.target] {
+            Some(_) if filled => Ended::Done(true),
+            None => Ended::Done(false),
             // Its floor was raised meanwhile, by keys that were there already and have been dropped again. A ballot of now passes.
-            Some(_) => RefillAction::Settle,
+            Some(_) => Ended::Settle,
         };
-        self.end(end)
+        end(ended)
     }
 
     fn state_at(&self, rank: usize, ballot: Ballot) -> Option<State> {
-        match &self.answers[rank] {
+        match &self.asking.answers[rank] {
             Some(Reply::Holds(held)) if held.accepted == ballot => held.state.clone(),
             _ => None,
         }
     }
+}
 
-    fn send(&mut self, ranks: &[usize], request: &Request) -> Vec<RefillAction> {
-        self.round += 1;
-        self.answers = vec![None; self.nodes];
-        self.outstanding = ranks.len();
-        let send = |rank: &usize| RefillAction::Send {
-            round: self.round,
-            rank: *rank,
-            request: request.clone(),
-        };
-        ranks.iter().map(send).collect()
-    }
-
-    fn end(&mut self, last: RefillAction) -> Vec<RefillAction> {
-        self.phase = Phase::Ended;
-        vec![last]
+impl Errand for Refill {
+    fn handle(&mut self, event: Event) -> Vec<Action> {
+        if !self.asking.goes_on(event) {
+            return Vec::new();
+        }
+        match self.phase {
+            Phase::New => {
+                self.phase = Phase::Asking;
+                self.asking.send(0..self.nodes, &Request::Read)
+            }
+            Phase::Asking => self.judge(),
+            Phase::Giving => {
+                // An `Installed` may also mean "must not be held any more": look.
+                self.phase = Phase::Checking;
+                self.asking.send([self.target], &Request::Read)
+            }
+            Phase::Checking => self.judge_gift(),
+        }
     }
 }
 
@@ -209,6 +139,7 @@ mod tests {
     use super::*;
     use crate::acceptor::{Change, decide_as};
     use crate::ballot::HlcTime;
+    use crate::errand;
     use crate::membership::Standing;
     use crate::state::{Lineage, Record};
 
@@ -268,26 +199,11 @@ mod tests {
         (0..3).map(node).collect()
     }
 
-    fn run(nodes: &mut [Node], target: usize, dead: Option<usize>) -> RefillAction {
-        let mut machine = Refill::new(ballot(10), 2, 3, target);
-        let mut actions = machine.handle(RefillEvent::Start);
-        while !actions.is_empty() {
-            let mut next = Vec::new();
-            for action in actions {
-                let RefillAction::Send { round, rank, request } = action else {
-                    return action;
-                };
-                let event = if dead == Some(rank) {
-                    RefillEvent::Failed { round, rank }
-                } else {
-                    let reply = nodes[rank].ask(&request);
-                    RefillEvent::Reply { round, rank, reply }
-                };
-                next.extend(machine.handle(event));
-            }
-            actions = next;
-        }
-        panic!("the refill stopped without an end")
+    fn run(nodes: &mut [Node], target: usize, dead: Option<usize>) -> Ended {
+        let machine = Refill::new(ballot(10), 2, 3, target);
+        errand::run(machine, |rank, request| {
+            (dead != Some(rank)).then(|| nodes[rank].ask(request))
+        })
     }
 
     #[test]
@@ -298,7 +214,7 @@ mod tests {
         for other in [1, 2] {
             nodes[other].ask(&accept(11));
         }
-        assert_eq!(run(&mut nodes, 0, None), RefillAction::Done(true));
+        assert_eq!(run(&mut nodes, 0, None), Ended::Done(true));
         let record = nodes[0].record.as_ref().unwrap();
         assert_eq!((record.accepted, record.floor), (ballot(11), ballot(10)));
         assert_eq!(
@@ -306,7 +222,7 @@ mod tests {
             Reply::Accepted { reserved: false },
             "it counts for this key now"
         );
-        assert_eq!(run(&mut nodes, 0, None), RefillAction::Done(true), "already there");
+        assert_eq!(run(&mut nodes, 0, None), Ended::Done(true), "already there");
     }
 
     #[test]
@@ -316,11 +232,11 @@ mod tests {
         nodes[1].ask(&accept(9));
         assert_eq!(
             run(&mut nodes, 0, None),
-            RefillAction::Settle,
+            Ended::Settle,
             "chosen with the lost disk, perhaps"
         );
         nodes[1].ask(&accept(11));
-        assert_eq!(run(&mut nodes, 0, None), RefillAction::Settle, "only one holds it");
+        assert_eq!(run(&mut nodes, 0, None), Ended::Settle, "only one holds it");
         assert_eq!(nodes[0].record, None);
     }
 
@@ -332,11 +248,11 @@ mod tests {
         }
         // Another key was given, deleted, and collected.
         nodes[0].floor = ballot(12);
-        assert_eq!(run(&mut nodes, 0, None), RefillAction::Settle);
+        assert_eq!(run(&mut nodes, 0, None), Ended::Settle);
         for other in [1, 2] {
             nodes[other].ask(&accept(13));
         }
-        assert_eq!(run(&mut nodes, 0, None), RefillAction::Done(true));
+        assert_eq!(run(&mut nodes, 0, None), Ended::Done(true));
     }
 
     #[test]
@@ -345,10 +261,10 @@ mod tests {
         for other in [1, 2] {
             nodes[other].ask(&accept(11));
         }
-        assert_eq!(run(&mut nodes, 0, Some(2)), RefillAction::Done(false));
+        assert_eq!(run(&mut nodes, 0, Some(2)), Ended::Done(false));
         assert_eq!(
             run(&mut nodes, 0, Some(0)),
-            RefillAction::Done(false),
+            Ended::Done(false),
             "it was given, but did it arrive?"
         );
     }
@@ -359,7 +275,7 @@ mod tests {
         for other in [0, 1] {
             nodes[other].ask(&accept(11));
         }
-        assert_eq!(run(&mut nodes, 2, None), RefillAction::Done(true));
+        assert_eq!(run(&mut nodes, 2, None), Ended::Done(true));
         assert_eq!(nodes[2].record, None);
     }
 
@@ -372,7 +288,7 @@ mod tests {
         for other in [1, 2] {
             nodes[other].ask(&accept(11));
         }
-        assert_eq!(run(&mut nodes, 0, None), RefillAction::Done(true));
+        assert_eq!(run(&mut nodes, 0, None), Ended::Done(true));
         let record = nodes[0].record.as_ref().unwrap();
         assert_eq!((record.accepted, record.promised), (ballot(11), Ballot::ZERO));
     }

@@ -1,13 +1,14 @@
 //! A coordinator as kvfront is one: it runs operations and background work as state machines, and carries their messages.
 
 use register::ballot::Clock;
+use register::errand::{self, Ended, Errand};
 use register::membership::NodeStatus;
 use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
 use register::{HlcTime, Reply, Request, RequestId};
 
 use crate::membership::Filling;
 use crate::slab::Id;
-use crate::task::{Task, TaskAction, TaskEvent};
+use crate::task::Task;
 use crate::teeth::ShellTooth;
 use crate::world::{Address, MAX_SKEW_MS, Message, Trouble, US_PER_MS, What, World, small};
 
@@ -158,7 +159,7 @@ impl World<'_> {
     }
 
     pub(crate) fn begin(&mut self, to: Address) {
-        self.give_task(to.machine, TaskEvent::Start);
+        self.give(to.machine, Event::Start);
     }
 
     /// A task whose messages were lost is left to the next pass.
@@ -184,35 +185,28 @@ impl World<'_> {
             return self.failed(to, round, rank, true);
         }
         let rank = usize::from(rank);
-        match self.arena_machine(to.machine) {
-            Some(Running::Operation(..)) => self.give(to.machine, Event::Reply { round, rank, reply }),
-            Some(Running::Task(_)) => self.give_task(to.machine, TaskEvent::Reply { round, rank, reply }),
-            None => {}
-        }
+        self.give(to.machine, Event::Reply { round, rank, reply });
     }
 
     pub(crate) fn failed(&mut self, to: Address, round: u32, rank: u8, delivered: bool) {
-        let rank = usize::from(rank);
-        match self.arena_machine(to.machine) {
-            Some(Running::Operation(..)) => {
-                let failed = Event::Failed {
-                    round,
-                    rank,
-                    delivered,
-                    reason: String::new(),
-                };
-                self.give(to.machine, failed);
-            }
-            Some(Running::Task(_)) => self.give_task(to.machine, TaskEvent::Failed { round, rank }),
+        let failed = Event::Failed {
+            round,
+            rank: usize::from(rank),
+            delivered,
+            reason: String::new(),
+        };
+        self.give(to.machine, failed);
+    }
+
+    fn give(&mut self, id: Id, event: Event) {
+        match self.machines().get_mut(id).map(|machine| &machine.running) {
+            Some(Running::Operation(..)) => self.give_operation(id, event),
+            Some(Running::Task(_)) => self.give_task(id, event),
             None => {}
         }
     }
 
-    fn arena_machine(&mut self, id: Id) -> Option<&mut Running> {
-        self.machines().get_mut(id).map(|machine| &mut machine.running)
-    }
-
-    fn give(&mut self, id: Id, event: Event) {
+    fn give_operation(&mut self, id: Id, event: Event) {
         let now_us = self.now_us;
         let Some(Machine {
             front,
@@ -247,7 +241,7 @@ impl World<'_> {
         }
     }
 
-    fn give_task(&mut self, id: Id, event: TaskEvent) {
+    fn give_task(&mut self, id: Id, event: Event) {
         let Some(Machine {
             front,
             key,
@@ -260,23 +254,22 @@ impl World<'_> {
         let actions = task.handle(event);
         let to = Address { front, machine: id };
         for action in actions {
-            let done = match action {
-                TaskAction::Send { round, rank, request } => {
+            let ended = match action {
+                errand::Action::Send { round, rank, request } => {
                     self.send_to_rank(to, key, round, rank, request);
                     continue;
                 }
-                TaskAction::Settle => {
-                    self.settle(usize::from(front), key);
-                    false
-                }
-                TaskAction::Done(done) => done,
+                errand::Action::End(ended) => ended,
             };
+            if ended == Ended::Settle {
+                self.settle(usize::from(front), key);
+            }
             if let Some(Machine {
                 running: Running::Task(task),
                 ..
             }) = self.machines().remove(id)
             {
-                self.task_ended(usize::from(front), &task, done);
+                self.task_ended(usize::from(front), &task, ended == Ended::Done(true));
             }
         }
     }

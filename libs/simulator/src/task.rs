@@ -1,12 +1,13 @@
-//! What coordinators do of their own accord, one key at a time: the state machines of hand-over, collection and refilling, which speak
-//! alike.
+//! What coordinators do of their own accord, one key at a time.
 
-use register::collect::{Collect, CollectAction, CollectEvent};
-use register::handover::{HandOver, HandOverAction, HandOverEvent};
-use register::refill::{Refill, RefillAction, RefillEvent};
+use register::collect::Collect;
+use register::errand::{Action, Ended, Errand};
+use register::handover::HandOver;
+use register::proposer::Event;
+use register::refill::Refill;
 use register::{Ballot, Reply, Request};
 
-/// One of the three.
+/// An errand.
 #[derive(Debug)]
 pub(crate) enum Task {
     HandOver(HandOver),
@@ -23,72 +24,20 @@ pub(crate) enum Task {
     },
 }
 
-/// What happens to a task.
-#[derive(Debug)]
-pub(crate) enum TaskEvent {
-    Start,
-    Reply { round: u32, rank: usize, reply: Reply },
-    Failed { round: u32, rank: usize },
-}
-
-/// What a task wants done.
-#[derive(Debug)]
-pub(crate) enum TaskAction {
-    Send { round: u32, rank: usize, request: Request },
-    Settle,
-    Done(bool),
-}
-
-impl Task {
-    pub(crate) fn handle(&mut self, event: TaskEvent) -> Vec<TaskAction> {
+impl Errand for Task {
+    fn handle(&mut self, event: Event) -> Vec<Action> {
         match self {
-            Self::HandOver(machine) => {
-                let event = match event {
-                    TaskEvent::Start => HandOverEvent::Start,
-                    TaskEvent::Reply { round, rank, reply } => HandOverEvent::Reply { round, rank, reply },
-                    TaskEvent::Failed { round, rank } => HandOverEvent::Failed { round, rank },
-                };
-                let translate = |action| match action {
-                    HandOverAction::Send { round, rank, request } => TaskAction::Send { round, rank, request },
-                    HandOverAction::Settle => TaskAction::Settle,
-                    HandOverAction::Done(done) => TaskAction::Done(done),
-                };
-                machine.handle(event).into_iter().map(translate).collect()
-            }
-            Self::Collect(machine) => {
-                let event = match event {
-                    TaskEvent::Start => CollectEvent::Start,
-                    TaskEvent::Reply { round, rank, reply } => CollectEvent::Reply { round, rank, reply },
-                    TaskEvent::Failed { round, rank } => CollectEvent::Failed { round, rank },
-                };
-                let translate = |action| match action {
-                    CollectAction::Send { round, rank, request } => TaskAction::Send { round, rank, request },
-                    CollectAction::Settle => TaskAction::Settle,
-                    CollectAction::Done(done) => TaskAction::Done(done),
-                };
-                machine.handle(event).into_iter().map(translate).collect()
-            }
-            Self::Refill { machine, .. } => {
-                let event = match event {
-                    TaskEvent::Start => RefillEvent::Start,
-                    TaskEvent::Reply { round, rank, reply } => RefillEvent::Reply { round, rank, reply },
-                    TaskEvent::Failed { round, rank } => RefillEvent::Failed { round, rank },
-                };
-                let translate = |action| match action {
-                    RefillAction::Send { round, rank, request } => TaskAction::Send { round, rank, request },
-                    RefillAction::Settle => TaskAction::Settle,
-                    RefillAction::Done(done) => TaskAction::Done(done),
-                };
-                machine.handle(event).into_iter().map(translate).collect()
-            }
+            Self::HandOver(machine) => machine.handle(event),
+            Self::Collect(machine) => machine.handle(event),
+            Self::Refill { machine, .. } => machine.handle(event),
             Self::DropPromise { ballot, rank } => vec![match event {
-                TaskEvent::Start => TaskAction::Send {
+                Event::Start => Action::Send {
                     round: 1,
                     rank: *rank,
                     request: Request::Collect { ballot: *ballot },
                 },
-                TaskEvent::Reply { reply, .. } => TaskAction::Done(reply == Reply::Forgotten),
-                TaskEvent::Failed { .. } => TaskAction::Done(false),
+                Event::Reply { reply, .. } => Action::End(Ended::Done(reply == Reply::Forgotten)),
+                Event::Failed { .. } | Event::Wake { .. } => Action::End(Ended::Done(false)),
             }],
         }
     }

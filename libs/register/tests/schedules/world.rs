@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use register::acceptor::{Change, decide};
 use register::change::{Answer, Command};
-use register::handover::{HandOver, HandOverAction, HandOverEvent};
+use register::errand::{self, Ended, Errand};
+use register::handover::HandOver;
 use register::proposer::{Action, Consistency, Coordinator, Event, Limits, Members, Operation, Outcome, Retry};
 use register::{Ballot, HlcTime, Key, Record, Reply, Request, RequestId};
 
@@ -309,7 +310,7 @@ impl World {
                 }
             }
             What::Answer {
-                from: From::Operation(id),
+                from,
                 round,
                 rank,
                 reply,
@@ -323,19 +324,10 @@ impl World {
                         reason: "refused".to_owned(),
                     },
                 };
-                self.give(id, event);
-            }
-            What::Answer {
-                from: From::HandOver(id),
-                round,
-                rank,
-                reply,
-            } => {
-                let event = match reply {
-                    Some(reply) => HandOverEvent::Reply { round, rank, reply },
-                    None => HandOverEvent::Failed { round, rank },
-                };
-                self.give_handover(id, event);
+                match from {
+                    From::Operation(id) => self.give(id, event),
+                    From::HandOver(id) => self.give_handover(id, event),
+                }
             }
             What::Wake { operation, timer } => self.give(operation, Event::Wake { timer }),
             What::Client(client) => self.client(client),
@@ -557,7 +549,7 @@ impl World {
                 let id = self.id();
                 let coordinator = self.rng.random_range(0..COORDINATORS);
                 self.handovers.insert(id, (machine, coordinator));
-                self.give_handover(id, HandOverEvent::Start);
+                self.give_handover(id, Event::Start);
             }
         }
         if !self.calm {
@@ -566,7 +558,7 @@ impl World {
         }
     }
 
-    fn give_handover(&mut self, id: u64, event: HandOverEvent) {
+    fn give_handover(&mut self, id: u64, event: Event) {
         if self.ended.contains(&id) {
             return;
         }
@@ -576,7 +568,7 @@ impl World {
         let coordinator = *coordinator;
         for action in machine.handle(event) {
             match action {
-                HandOverAction::Send { round, rank, request } => {
+                errand::Action::Send { round, rank, request } => {
                     let after = self.delay();
                     self.at(
                         after,
@@ -588,12 +580,12 @@ impl World {
                         },
                     );
                 }
-                HandOverAction::Settle => {
+                errand::Action::End(Ended::Settle) => {
                     let request = RequestId(self.id());
                     let members = self.members();
                     self.start(Operation::settle(key(), request, members), coordinator, None);
                 }
-                HandOverAction::Done(_) => {}
+                errand::Action::End(Ended::Done(_)) => {}
             }
         }
     }
