@@ -170,10 +170,13 @@ fn accept(record: Option<&Record>, floor: Ballot, asked: &Asked<'_>) -> Decision
 fn store(mut record: Record, asked: &Asked<'_>) -> Decision {
     record.accepted = asked.ballot;
     record.state = Some(asked.state.clone());
-    record.promised = record.promised.max(asked.ballot).max(asked.reserve.unwrap_or_default());
+    // A node need not grant what is asked for with the first accept: the worlds of two teeth.
+    let grants = !bites(Tooth::ReservationNotGranted) && !bites(Tooth::ReservationByRepetition);
+    let reserve = asked.reserve.filter(|_| grants);
+    record.promised = record.promised.max(asked.ballot).max(reserve.unwrap_or_default());
     Decision {
         reply: Reply::Accepted {
-            reserved: asked.reserve.is_some(),
+            reserved: reserve.is_some(),
         },
         change: Change::Put(record),
     }

@@ -6,7 +6,7 @@
 /// A rule that can be taken out, or a mistake that can be put in. Those of a node's shell (what is durable when) are the simulator's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tooth {
-    /// An acceptor promises a ballot that it has promised before.
+    /// An acceptor promises a ballot that it has promised before. Shows only where ballots meet: otherwise they are drawn once each.
     EqualBallotPromised,
     /// A record handed over is written over newer data.
     HintOverNewer,
@@ -20,9 +20,12 @@ pub enum Tooth {
     ForgottenWitnessInPrepare,
     /// A mere promise makes a node tell no floor any more.
     FloorClearedByPromise,
-    /// A reservation is used though no quorum granted it.
+    /// A reservation is used though no quorum granted it. The nodes grant none, as they may. (Whoever takes an accept here has promised
+    /// what was asked for along with it, or more, granted or not: to use it nevertheless would harm nobody.)
     ReservationNotGranted,
-    /// A repeated accept grants a reservation without promising it.
+    /// A repeated accept grants a reservation without promising it. The nodes grant none with the first, as they may, and coordinators
+    /// send the accept once more to ask for one. (Otherwise the first is missing only where the state came from elsewhere, and hardly
+    /// ever from enough nodes.)
     ReservationByRepetition,
     /// A refusal is answered from what the coordinator remembers.
     RefusalFromMemory,

@@ -24,7 +24,7 @@ const fn shell(tooth: ShellTooth, shown_by: &'static [&'static str], often: bool
 /// Every tooth, with the kinds of worlds that show it, and whether CI finds it from fresh seeds too. What is known of those without a
 /// pinned world is told in `docs/results/register-teeth.md`.
 pub const TEETH: &[Catalogued] = &[
-    protocol(Tooth::EqualBallotPromised, &["plain", "restarts"], false),
+    protocol(Tooth::EqualBallotPromised, &["meeting"], true),
     protocol(Tooth::HintOverNewer, &["fences", "retries", "plain"], true),
     protocol(Tooth::ForgetWithoutFloor, &["first-start", "five", "many-keys"], true),
     protocol(Tooth::ForgetBeforeHome, &["retries", "plain", "restarts"], true),
@@ -35,8 +35,8 @@ pub const TEETH: &[Catalogued] = &[
         true,
     ),
     protocol(Tooth::FloorClearedByPromise, &["five", "two", "retries"], true),
-    protocol(Tooth::ReservationNotGranted, &["reserved"], false),
-    protocol(Tooth::ReservationByRepetition, &["reserved"], false),
+    protocol(Tooth::ReservationNotGranted, &["apart", "reserved"], true),
+    protocol(Tooth::ReservationByRepetition, &["apart", "reserved"], true),
     protocol(Tooth::RefusalFromMemory, &["fences", "restarts", "ttl"], true),
     protocol(Tooth::NoWriteBack, &["deletes", "five", "fences"], true),
     protocol(Tooth::SilentRetry, &["ttl", "two", "five"], true),

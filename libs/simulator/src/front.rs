@@ -3,9 +3,11 @@
 use register::ballot::Clock;
 use register::errand::{self, Ended, Errand};
 use register::membership::NodeStatus;
+use register::proposer::memory::MemoryLimits;
 use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
 use register::{HlcTime, Reply, Request, RequestId};
 
+use crate::kinds::Kind;
 use crate::membership::Filling;
 use crate::slab::Id;
 use crate::task::Task;
@@ -14,6 +16,9 @@ use crate::world::{Address, MAX_SKEW_MS, Message, Trouble, US_PER_MS, What, Worl
 
 /// A task of the background that takes longer is left to the next pass. Simulated microseconds.
 const TASK_TIMEOUT_US: u64 = 5_000 * US_PER_MS;
+
+/// The incarnation of all coordinators where ballots meet. No node is given it.
+const SHARED_INCARNATION: u64 = u64::MAX;
 
 /// One simulated coordinator.
 #[derive(Debug)]
@@ -50,10 +55,10 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(incarnation: u64, limits: Limits, seed: u64, offset_ms: i64) -> Self {
+    pub(crate) fn new(coordinator: Coordinator, offset_ms: i64) -> Self {
         Self {
-            coordinator: Coordinator::new(incarnation, MAX_SKEW_MS, limits, seed),
-            limits,
+            limits: coordinator.limits,
+            coordinator,
             offset_ms,
             paused: false,
             start: 0,
@@ -74,6 +79,18 @@ impl Front {
 
     pub(crate) fn clock(&mut self) -> &mut Clock {
         &mut self.coordinator.clock
+    }
+}
+
+impl Kind {
+    /// A coordinator that has just started.
+    pub(crate) fn coordinator(&self, incarnation: u64, limits: Limits, seed: u64) -> Coordinator {
+        let (incarnation, memory) = if self.ballots_meet {
+            (SHARED_INCARNATION, MemoryLimits::NONE)
+        } else {
+            (incarnation, MemoryLimits::default())
+        };
+        Coordinator::new(incarnation, MAX_SKEW_MS, limits, seed).with_memory(memory)
     }
 }
 
@@ -218,7 +235,7 @@ impl World<'_> {
         };
         let (front, key, call) = (*front, *key, *call);
         let shell = &mut self.fronts[usize::from(front)];
-        let now_ms = (crate::world::EPOCH_MS + now_us / US_PER_MS).saturating_add_signed(shell.offset_ms);
+        let now_ms = self.kind.wall_ms(now_us, shell.offset_ms);
         let actions = operation.handle(&mut shell.coordinator, now_ms, event);
         let to = Address { front, machine: id };
         for action in actions {
@@ -304,7 +321,7 @@ impl World<'_> {
             Some(ShellTooth::IncarnationReused) => front.coordinator.clock.incarnation(),
             _ => fresh,
         };
-        front.coordinator = Coordinator::new(incarnation, MAX_SKEW_MS, front.limits, seed);
+        front.coordinator = self.kind.coordinator(incarnation, front.limits, seed);
         front.paused = false;
         front.deferred.clear();
         front.start += 1;

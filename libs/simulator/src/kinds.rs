@@ -32,6 +32,11 @@ pub struct Kind {
     pub nemeses: &'static str,
     /// The nodes are new when the world begins.
     pub first_start: bool,
+    /// Ballots meet: all coordinators share one incarnation, and all clocks go in coarse steps. Two may then draw one ballot, which each
+    /// node promises to one of them only. That keeps every change safe that is prepared. A blind write's ballot, and one that is reserved
+    /// (a node that has promised the very same takes it for granted), must be nobody else's, so there are neither in such worlds: `work`
+    /// has no puts and plain deletes, and the coordinators remember nothing.
+    pub ballots_meet: bool,
 }
 
 impl Kind {
@@ -55,6 +60,7 @@ impl Kind {
         always: "",
         nemeses: "ludcpiwbfkhsra",
         first_start: false,
+        ballots_meet: false,
     };
 
     /// All of them.
@@ -316,6 +322,42 @@ impl Kind {
             keys: (1, 4),
             always: "ud",
             nemeses: "wbwbwbrsclk",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "meeting",
+            about: "coordinators that share an incarnation and a coarse clock, so that their ballots meet; every change is prepared",
+            keys: (1, 2),
+            calls: (4, 12),
+            work: Work {
+                get: 25,
+                put: 0,
+                delete: 0,
+                cas: 50,
+                cas_version: 25,
+                ..Work::PLAIN
+            },
+            always: "",
+            nemeses: "ludcpisa",
+            ballots_meet: true,
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "apart",
+            about: "coordinators whose clocks are apart change one key in turn: ballots arrive long after they were drawn",
+            keys: (1, 1),
+            clients: (2, 4),
+            calls: (5, 14),
+            work: Work {
+                get: 40,
+                put: 0,
+                delete: 0,
+                cas: 60,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "dk",
+            nemeses: "usr",
             ..Self::DEFAULT
         },
     ];

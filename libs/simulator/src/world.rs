@@ -26,6 +26,8 @@ pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
 pub(crate) const MAX_SKEW_MS: u64 = 500;
 /// How far apart the clocks of two machines that talk to each other can be taken to be: each may be the skew bound from a third.
 pub(crate) const CLOCKS_APART_US: u64 = 2 * (MAX_SKEW_MS + Plan::MAX_OFFSET_MS) * US_PER_MS;
+/// Where ballots meet, clocks go in steps of so many milliseconds.
+const COARSE_MS: u64 = 64;
 /// Microseconds in a millisecond.
 pub(crate) const US_PER_MS: u64 = 1_000;
 /// A world whose clients are not done by then is brought to rest nevertheless. Simulated microseconds.
@@ -207,12 +209,10 @@ impl<'a> World<'a> {
         for front in 0..usize::from(self.plan.fronts) {
             let incarnation = self.new_incarnation();
             let offset_ms = self.plan.offset_ms(&mut self.rng);
-            self.fronts.push(Front::new(
-                incarnation,
-                self.plan.limits,
-                seed ^ front as u64,
-                offset_ms,
-            ));
+            let coordinator = self
+                .kind
+                .coordinator(incarnation, self.plan.limits, seed ^ front as u64);
+            self.fronts.push(Front::new(coordinator, offset_ms));
             self.background_soon(front);
         }
         self.acquaint();
@@ -248,7 +248,7 @@ impl<'a> World<'a> {
 
     /// Unix milliseconds by a clock that is so wrong.
     pub(crate) fn wall_ms(&self, offset_ms: i64) -> u64 {
-        (EPOCH_MS + self.now_us / US_PER_MS).saturating_add_signed(offset_ms)
+        self.kind.wall_ms(self.now_us, offset_ms)
     }
 
     pub(crate) fn after(&mut self, after_us: u64, what: What) {
@@ -402,6 +402,18 @@ impl<'a> World<'a> {
             _ => {}
         }
         Some(what)
+    }
+}
+
+impl Kind {
+    /// Unix milliseconds that a clock reads which is so wrong, after so much time in the world.
+    pub(crate) fn wall_ms(&self, now_us: u64, offset_ms: i64) -> u64 {
+        let exact_ms = (EPOCH_MS + now_us / US_PER_MS).saturating_add_signed(offset_ms);
+        if self.ballots_meet {
+            exact_ms - exact_ms % COARSE_MS
+        } else {
+            exact_ms
+        }
     }
 }
 

@@ -155,7 +155,8 @@ impl Operation {
 
     /// The ballot to ask for along with an accept: the next one, where the next change can make use of it.
     fn reservation(&self, cx: &mut Context<'_>, state: &State, purpose: &Purpose) -> Option<Ballot> {
-        let useful = matches!(purpose, Purpose::Change { .. })
+        let asks_again = bites(Tooth::ReservationByRepetition) && matches!(purpose, Purpose::Adopt { .. });
+        let useful = (asks_again || matches!(purpose, Purpose::Change { .. }))
             && self.consistency == Consistency::Quorum
             && self.command.is_timeless_change()
             && state.expires_at_ms.is_none()

@@ -4,6 +4,8 @@ use super::super::Consistency;
 use super::judging::{known, nothing};
 use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose};
 use crate::ballot::Ballot;
+use crate::change::Answer;
+use crate::message::Request;
 use crate::state::Descent;
 use crate::teeth::{Tooth, bites};
 
@@ -21,12 +23,16 @@ impl Operation {
         };
         if acks >= needed {
             return match purpose {
+                Purpose::Change { answer } if self.asks_again() => self.ask_again(cx, answer, basis),
                 Purpose::Change { answer } => {
                     self.remember(cx);
                     self.answered(cx, answer, acks);
                 }
                 Purpose::Confirm { answer } => self.answered(cx, answer, acks),
-                Purpose::Adopt { lost } => self.answered(cx, lost.answer, acks),
+                Purpose::Adopt { lost } => {
+                    self.remember(cx);
+                    self.answered(cx, lost.answer, acks);
+                }
                 Purpose::Bury { .. } => {
                     self.seen = self.seen.max(ballot);
                     self.begin(cx, Next::Begin);
@@ -64,6 +70,20 @@ impl Operation {
             Purpose::Change { .. } if bites(Tooth::SilentRetry) => self.pause(cx, Next::Begin),
             Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost { ballot, answer })),
             Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
+        }
+    }
+
+    /// Only for a tooth: whether a reservation is still to be asked for.
+    fn asks_again(&self) -> bool {
+        let asked = matches!(self.round.request, Request::Accept { reserve: Some(_), .. });
+        asked && bites(Tooth::ReservationByRepetition)
+    }
+
+    /// Only for a tooth: sends once more what was just chosen, for a reservation. Should it be refused by now, what became of it is learnt.
+    fn ask_again(&mut self, cx: &mut Context<'_>, answer: Answer, basis: Basis) {
+        if let Request::Accept { ballot, state, .. } = self.round.request.clone() {
+            let lost = Lost { ballot, answer };
+            self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, basis);
         }
     }
 
