@@ -248,7 +248,7 @@ impl<'a> World<'a> {
 
     /// Unix milliseconds by a clock that is so wrong.
     pub(crate) fn wall_ms(&self, offset_ms: i64) -> u64 {
-        (EPOCH_MS + self.now_us / US_PER_MS).saturating_add_signed(offset_ms)
+        wall_ms(self.now_us, offset_ms, self.kind.tilt.clock_step_ms)
     }
 
     pub(crate) fn after(&mut self, after_us: u64, what: What) {
@@ -403,6 +403,12 @@ impl<'a> World<'a> {
         }
         Some(what)
     }
+}
+
+/// Unix milliseconds by a clock that is so wrong and shows multiples of so many milliseconds.
+pub(crate) fn wall_ms(now_us: u64, offset_ms: i64, step_ms: u64) -> u64 {
+    let fine_ms = (EPOCH_MS + now_us / US_PER_MS).saturating_add_signed(offset_ms);
+    fine_ms - fine_ms % step_ms
 }
 
 /// An index of a node, coordinator, client or key: there are never more than 200 of any.

@@ -45,7 +45,7 @@ const FRESH_SEED: u64 = 42_000_000;
 const OFTEN_OPERATIONS: u64 = 400_000;
 
 /// As many teeth have a pinned world; losing one is to be noticed.
-const PINNED_MIN: usize = 28;
+const PINNED_MIN: usize = 33;
 
 fn spec(kind: &str, seed: u64, wrong: Option<Wrong>) -> Spec {
     Spec::new(
