@@ -48,7 +48,7 @@ pub const TEETH: &[Catalogued] = &[
     protocol(Tooth::InstallBelowFloor, &["retries", "first-start"], true),
     protocol(Tooth::LostDiskVotes, &["disks", "many-keys"], true),
     protocol(Tooth::OldDiskVotes, &["disks"], true),
-    protocol(Tooth::RefillWithoutFloor, &["swapped"], true),
+    protocol(Tooth::RefillWithoutFloor, &["swapped"], false),
     protocol(Tooth::FenceStandsStill, &["locks", "disks", "many-keys"], true),
     protocol(Tooth::BlindOverFence, &["fences"], true),
     protocol(Tooth::LowFencePasses, &["fences"], true),

@@ -171,15 +171,17 @@ fn fresh_seeds_of_all_kinds() {
 
 /// A run in which nothing succeeds proves nothing.
 #[test]
-fn most_operations_of_each_kind_succeed() {
+fn enough_operations_of_each_kind_succeed() {
     for kind in Kind::all() {
         let sweep = Sweep {
             seeds: 60,
             ..Sweep::new(vec![kind], 1)
         };
         let counts = sweep.run().counts;
+        // Where requests are burdened on purpose, or coordinators die ten times a second, it may be fewer.
+        let fifths = if kind.tilt.requests.is_empty() { 2 } else { 3 };
         assert!(
-            (counts.unknown + counts.unavailable) * 5 < counts.operations * 2,
+            (counts.unknown + counts.unavailable) * 5 < counts.operations * fifths,
             "{}: {counts:?}",
             kind.name
         );
