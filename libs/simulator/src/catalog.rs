@@ -21,8 +21,8 @@ const fn shell(tooth: ShellTooth, shown_by: &'static [&'static str], often: bool
     }
 }
 
-/// Every tooth, with the kinds of worlds that show it, and whether CI finds it from fresh seeds too. What is known of those without a
-/// pinned world is told in `docs/results/register-teeth.md`.
+/// Every tooth, with the kinds of worlds that show it, and whether CI finds it from fresh seeds too. How soon each is found is told in
+/// `docs/results/register-teeth.md`.
 pub const TEETH: &[Catalogued] = &[
     protocol(Tooth::EqualBallotPromised, &["meeting"], true),
     protocol(Tooth::HintOverNewer, &["fences", "retries", "plain"], true),
@@ -42,13 +42,13 @@ pub const TEETH: &[Catalogued] = &[
     protocol(Tooth::SilentRetry, &["ttl", "two", "five"], true),
     protocol(Tooth::LearnIgnoresDropped, &["ttl", "two", "deletes"], true),
     protocol(Tooth::CollectedEarly, &["retries", "ttl", "plain"], true),
-    protocol(Tooth::CollectedUnchosen, &["many-keys", "collecting"], false),
-    protocol(Tooth::CollectedOnPromise, &["collecting"], false),
+    protocol(Tooth::CollectedUnchosen, &["halfway"], true),
+    protocol(Tooth::CollectedOnPromise, &["late-copies"], true),
     protocol(Tooth::CollectedWithoutFloor, &["five", "two", "first-start"], true),
     protocol(Tooth::InstallBelowFloor, &["retries", "first-start"], true),
     protocol(Tooth::LostDiskVotes, &["disks", "many-keys"], true),
     protocol(Tooth::OldDiskVotes, &["disks"], true),
-    protocol(Tooth::RefillWithoutFloor, &["disks"], false),
+    protocol(Tooth::RefillWithoutFloor, &["swapped"], false),
     protocol(Tooth::FenceStandsStill, &["locks", "disks", "many-keys"], true),
     protocol(Tooth::BlindOverFence, &["fences"], true),
     protocol(Tooth::LowFencePasses, &["fences"], true),
@@ -63,9 +63,9 @@ pub const TEETH: &[Catalogued] = &[
         &["many-keys", "first-start", "restarts"],
         true,
     ),
-    shell(ShellTooth::FloorNotPersisted, &["crashes"], false),
-    shell(ShellTooth::ReadsUncommitted, &["crashes"], false),
-    shell(ShellTooth::IncarnationReused, &["reborn"], false),
+    shell(ShellTooth::FloorNotPersisted, &["late-changes"], true),
+    shell(ShellTooth::ReadsUncommitted, &["slow-disks"], true),
+    shell(ShellTooth::IncarnationReused, &["coarse-clocks"], true),
     shell(ShellTooth::SweepByOwnClock, &["two", "plain", "deletes"], true),
     shell(ShellTooth::DeliveryDenied, &["plain", "deletes", "restarts"], true),
 ];

@@ -224,7 +224,7 @@ impl World<'_> {
     }
 
     fn give_operation(&mut self, id: Id, event: Event) {
-        let now_us = self.now_us;
+        let (now_us, step_ms) = (self.now_us, self.kind.tilt.clock_step_ms);
         let Some(Machine {
             front,
             key,
@@ -235,7 +235,7 @@ impl World<'_> {
         };
         let (front, key, call) = (*front, *key, *call);
         let shell = &mut self.fronts[usize::from(front)];
-        let now_ms = self.kind.wall_ms(now_us, shell.offset_ms);
+        let now_ms = crate::world::wall_ms(now_us, shell.offset_ms, step_ms);
         let actions = operation.handle(&mut shell.coordinator, now_ms, event);
         let to = Address { front, machine: id };
         for action in actions {

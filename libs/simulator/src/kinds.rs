@@ -1,7 +1,10 @@
 //! The kinds of worlds there are.
 
+use register::proposer::Limits;
+
 use crate::mix::Work;
 use crate::rng::Rng;
+use crate::tilt::{Burden, Sort, Tilt};
 
 /// One kind of world: how large, what the clients do, what may go wrong.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +35,13 @@ pub struct Kind {
     pub nemeses: &'static str,
     /// The nodes are new when the world begins.
     pub first_start: bool,
-    /// Ballots meet: all coordinators share one incarnation, and all clocks go in coarse steps. Two may then draw one ballot, which each
+    /// Ballots meet: all coordinators share one incarnation. With clocks that go in coarse steps two may then draw one ballot, which each
     /// node promises to one of them only. That keeps every change safe that is prepared. A blind write's ballot, and one that is reserved
     /// (a node that has promised the very same takes it for granted), must be nobody else's, so there are neither in such worlds: `work`
     /// has no puts and plain deletes, and the coordinators remember nothing.
     pub ballots_meet: bool,
+    /// What is not left to the dice.
+    pub tilt: Tilt,
 }
 
 impl Kind {
@@ -61,6 +66,7 @@ impl Kind {
         nemeses: "ludcpiwbfkhsra",
         first_start: false,
         ballots_meet: false,
+        tilt: Tilt::NONE,
     };
 
     /// All of them.
@@ -340,6 +346,10 @@ impl Kind {
             always: "",
             nemeses: "ludcpisa",
             ballots_meet: true,
+            tilt: Tilt {
+                clock_step_ms: 64,
+                ..Tilt::NONE
+            },
             ..Self::DEFAULT
         },
         Self {
@@ -358,6 +368,251 @@ impl Kind {
             },
             always: "dk",
             nemeses: "usr",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "halfway",
+            about: "deletes that one node takes, and changes between prepare and accept, while tombstones are collected",
+            homes: 3,
+            list: 3,
+            keys: (1, 1),
+            clients: (2, 4),
+            calls: (4, 12),
+            work: Work {
+                get: 35,
+                put: 10,
+                delete: 20,
+                cas: 35,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "",
+            nemeses: "lr",
+            tilt: Tilt {
+                requests: &[
+                    Burden {
+                        lost_per_mille: 150,
+                        ..Burden::on(Sort::Prepare)
+                    },
+                    Burden {
+                        lost_per_mille: 200,
+                        late_per_mille: 300,
+                        late_ms: (5, 200),
+                        ..Burden::on(Sort::Accept)
+                    },
+                    Burden {
+                        lost_per_mille: 100,
+                        late_per_mille: 1_000,
+                        late_ms: (0, 300),
+                        ..Burden::on(Sort::Collect)
+                    },
+                ],
+                limits: Some(Limits {
+                    deadline_ms: 2_000,
+                    phase_ms: 300,
+                    spare_after_ms: 50,
+                    backoff_ms: 4,
+                }),
+                background_ms: Some(60),
+                think_ms: Some(20),
+                ..Tilt::NONE
+            },
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "late-copies",
+            about: "one home is hard to reach: what it missed comes long after the key was deleted and collected",
+            keys: (1, 2),
+            fronts: (3, 4),
+            clients: (2, 3),
+            calls: (3, 6),
+            work: Work {
+                get: 30,
+                put: 20,
+                delete: 20,
+                cas: 30,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "",
+            nemeses: "ulr",
+            tilt: Tilt {
+                requests: &[
+                    Burden {
+                        rank: Some(1),
+                        late_per_mille: 500,
+                        late_ms: (10, 60),
+                        ..Burden::on(Sort::Prepare)
+                    },
+                    Burden {
+                        rank: Some(1),
+                        lost_per_mille: 800,
+                        ..Burden::on(Sort::Accept)
+                    },
+                    Burden {
+                        rank: Some(1),
+                        late_per_mille: 1_000,
+                        late_ms: (200, 3_000),
+                        ..Burden::on(Sort::Install)
+                    },
+                ],
+                limits: Some(Limits {
+                    deadline_ms: 2_000,
+                    phase_ms: 100,
+                    spare_after_ms: 5,
+                    backoff_ms: 4,
+                }),
+                background_ms: Some(100),
+                think_ms: Some(200),
+                ..Tilt::NONE
+            },
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "swapped",
+            about: "keys that hardly anybody has heard of, whose changes travel for longer than a node takes to lose its disk and be filled",
+            homes: 3,
+            list: 3,
+            keys: (3, 8),
+            clients: (3, 6),
+            calls: (2, 5),
+            work: Work {
+                get: 30,
+                put: 50,
+                delete: 0,
+                cas: 20,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "w",
+            nemeses: "lr",
+            tilt: Tilt {
+                requests: &[Burden {
+                    lost_per_mille: 250,
+                    late_per_mille: 350,
+                    late_ms: (500, 4_000),
+                    ..Burden::on(Sort::Accept)
+                }],
+                limits: Some(Limits {
+                    deadline_ms: 8_000,
+                    phase_ms: 6_000,
+                    spare_after_ms: 3_000,
+                    backoff_ms: 4,
+                }),
+                background_ms: Some(1_000),
+                think_ms: Some(200),
+                fault_pause_ms: Some(500),
+                fault_lasts_ms: Some(100),
+                ..Tilt::NONE
+            },
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "slow-disks",
+            about: "nodes that take long to make things durable, and crash all the time",
+            homes: 3,
+            list: 3,
+            keys: (1, 2),
+            clients: (2, 4),
+            calls: (6, 12),
+            work: Work {
+                get: 50,
+                put: 20,
+                delete: 0,
+                cas: 30,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "c",
+            nemeses: "lda",
+            tilt: Tilt {
+                requests: &[Burden {
+                    lost_per_mille: 250,
+                    ..Burden::on(Sort::Accept)
+                }],
+                limits: Some(Limits {
+                    deadline_ms: 2_000,
+                    phase_ms: 300,
+                    spare_after_ms: 100,
+                    backoff_ms: 20,
+                }),
+                background_ms: Some(1_000),
+                commit_ms: Some(100),
+                think_ms: Some(20),
+                fault_pause_ms: Some(1_000),
+                fault_lasts_ms: Some(50),
+                ..Tilt::NONE
+            },
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "coarse-clocks",
+            about: "coordinators die all the time, and clocks stand still between their steps",
+            homes: 3,
+            list: 3,
+            keys: (1, 1),
+            clients: (2, 4),
+            calls: (4, 10),
+            work: Work {
+                get: 20,
+                put: 40,
+                delete: 0,
+                cas: 40,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "r",
+            nemeses: "ldk",
+            tilt: Tilt {
+                requests: &[Burden {
+                    lost_per_mille: 100,
+                    late_per_mille: 400,
+                    late_ms: (10, 300),
+                    ..Burden::on(Sort::Accept)
+                }],
+                think_ms: Some(20),
+                fault_pause_ms: Some(50),
+                clock_step_ms: 200,
+                ..Tilt::NONE
+            },
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "late-changes",
+            about: "nodes are told of changes long after the key was deleted and collected, and crash meanwhile",
+            homes: 3,
+            list: 3,
+            keys: (1, 1),
+            clients: (2, 3),
+            calls: (2, 4),
+            work: Work {
+                get: 20,
+                put: 40,
+                delete: 40,
+                cas: 0,
+                cas_version: 0,
+                ..Work::PLAIN
+            },
+            always: "c",
+            nemeses: "ul",
+            tilt: Tilt {
+                requests: &[Burden {
+                    late_per_mille: 250,
+                    late_ms: (300, 3_000),
+                    ..Burden::on(Sort::Accept)
+                }],
+                limits: Some(Limits {
+                    deadline_ms: 2_000,
+                    phase_ms: 100,
+                    spare_after_ms: 50,
+                    backoff_ms: 4,
+                }),
+                background_ms: Some(100),
+                think_ms: Some(600),
+                fault_pause_ms: Some(800),
+                fault_lasts_ms: Some(50),
+                ..Tilt::NONE
+            },
             ..Self::DEFAULT
         },
     ];

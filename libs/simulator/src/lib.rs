@@ -22,6 +22,7 @@ mod slab;
 mod sweep;
 mod task;
 mod teeth;
+mod tilt;
 mod trace;
 mod world;
 
@@ -34,4 +35,5 @@ pub use report::{Report, command, explain, write_svg};
 pub use run::{Counts, Failure, Runner, Spec};
 pub use sweep::{Sweep, Swept};
 pub use teeth::{Catalogued, ShellTooth, Wrong};
+pub use tilt::{Burden, Sort, Tilt};
 pub use world::Limits;

@@ -27,7 +27,16 @@ impl World<'_> {
         if self.chance(self.plan.loss_per_mille) {
             return self.maybe_notice(&message);
         }
-        let after = self.delay_us();
+        let mut late_us = 0;
+        if let Some(burden) = self.kind.tilt.burden(&message.request, message.rank) {
+            if self.chance(burden.lost_per_mille) {
+                return self.maybe_notice(&message);
+            }
+            if self.chance(burden.late_per_mille) {
+                late_us = burden.late_us(&mut self.rng);
+            }
+        }
+        let after = self.delay_us() + late_us;
         self.after(after, What::Arrive(message));
     }
 

@@ -5,6 +5,7 @@ use register::proposer::Limits;
 use crate::kinds::Kind;
 use crate::nemesis::Nemeses;
 use crate::rng::Rng;
+use crate::tilt::Tilt;
 use crate::world::US_PER_MS;
 
 /// No fault is over before half that time, in microseconds.
@@ -97,6 +98,21 @@ impl Plan {
             watches_nodes: nemeses.has('w') || nemeses.has('b'),
             membership_us: [500, 3_000][rng.index(2)] * US_PER_MS,
             nemeses,
+        }
+        .tilted(&kind.tilt)
+    }
+
+    /// The same with what the tilt has otherwise.
+    fn tilted(self, tilt: &Tilt) -> Self {
+        let us = |ms: Option<u64>, drawn_us| ms.map_or(drawn_us, |ms| ms * US_PER_MS);
+        Self {
+            limits: tilt.limits.unwrap_or(self.limits),
+            background_us: us(tilt.background_ms, self.background_us),
+            commit_us: us(tilt.commit_ms, self.commit_us),
+            think_us: us(tilt.think_ms, self.think_us),
+            fault_pause_us: us(tilt.fault_pause_ms, self.fault_pause_us),
+            fault_lasts_us: us(tilt.fault_lasts_ms, self.fault_lasts_us),
+            ..self
         }
     }
 

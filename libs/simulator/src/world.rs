@@ -26,8 +26,6 @@ pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
 pub(crate) const MAX_SKEW_MS: u64 = 500;
 /// How far apart the clocks of two machines that talk to each other can be taken to be: each may be the skew bound from a third.
 pub(crate) const CLOCKS_APART_US: u64 = 2 * (MAX_SKEW_MS + Plan::MAX_OFFSET_MS) * US_PER_MS;
-/// Where ballots meet, clocks go in steps of so many milliseconds.
-const COARSE_MS: u64 = 64;
 /// Microseconds in a millisecond.
 pub(crate) const US_PER_MS: u64 = 1_000;
 /// A world whose clients are not done by then is brought to rest nevertheless. Simulated microseconds.
@@ -248,7 +246,7 @@ impl<'a> World<'a> {
 
     /// Unix milliseconds by a clock that is so wrong.
     pub(crate) fn wall_ms(&self, offset_ms: i64) -> u64 {
-        self.kind.wall_ms(self.now_us, offset_ms)
+        wall_ms(self.now_us, offset_ms, self.kind.tilt.clock_step_ms)
     }
 
     pub(crate) fn after(&mut self, after_us: u64, what: What) {
@@ -405,16 +403,10 @@ impl<'a> World<'a> {
     }
 }
 
-impl Kind {
-    /// Unix milliseconds that a clock reads which is so wrong, after so much time in the world.
-    pub(crate) fn wall_ms(&self, now_us: u64, offset_ms: i64) -> u64 {
-        let exact_ms = (EPOCH_MS + now_us / US_PER_MS).saturating_add_signed(offset_ms);
-        if self.ballots_meet {
-            exact_ms - exact_ms % COARSE_MS
-        } else {
-            exact_ms
-        }
-    }
+/// Unix milliseconds by a clock that is so wrong and shows multiples of so many milliseconds.
+pub(crate) fn wall_ms(now_us: u64, offset_ms: i64, step_ms: u64) -> u64 {
+    let fine_ms = (EPOCH_MS + now_us / US_PER_MS).saturating_add_signed(offset_ms);
+    fine_ms - fine_ms % step_ms
 }
 
 /// An index of a node, coordinator, client or key: there are never more than 200 of any.

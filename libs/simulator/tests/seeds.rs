@@ -44,9 +44,6 @@ const FRESH_SEED: u64 = 42_000_000;
 /// Operations within which a tooth that shows often is found from fresh seeds.
 const OFTEN_OPERATIONS: u64 = 400_000;
 
-/// As many teeth have a pinned world; losing one is to be noticed.
-const PINNED_MIN: usize = 28;
-
 fn spec(kind: &str, seed: u64, wrong: Option<Wrong>) -> Spec {
     Spec::new(
         Kind::named(kind).unwrap_or_else(|| panic!("no kind {kind}")),
@@ -75,11 +72,8 @@ fn what_once_failed_stays_mended() {
 #[test]
 fn each_tooth_is_seen_in_its_pinned_world_and_only_with_it() {
     let mut runner = Runner::new();
-    let mut shown = 0;
     for tooth in TEETH {
-        let Some((kind, seed)) = pinned(tooth.wrong) else {
-            continue;
-        };
+        let (kind, seed) = pinned(tooth.wrong).unwrap_or_else(|| panic!("{} has no pinned world", tooth.wrong));
         assert_clean(&mut runner, &Spec::new(kind, seed, None));
         let bitten = Spec::new(kind, seed, Some(tooth.wrong));
         assert!(
@@ -87,9 +81,7 @@ fn each_tooth_is_seen_in_its_pinned_world_and_only_with_it() {
             "not seen: {}\nIf the protocol was changed, `scripts/simulate-kv --repin` finds other worlds.",
             command(&bitten)
         );
-        shown += 1;
     }
-    assert!(shown >= PINNED_MIN, "only {shown} teeth have a pinned world");
 }
 
 #[test]
@@ -171,15 +163,17 @@ fn fresh_seeds_of_all_kinds() {
 
 /// A run in which nothing succeeds proves nothing.
 #[test]
-fn most_operations_of_each_kind_succeed() {
+fn enough_operations_of_each_kind_succeed() {
     for kind in Kind::all() {
         let sweep = Sweep {
             seeds: 60,
             ..Sweep::new(vec![kind], 1)
         };
         let counts = sweep.run().counts;
+        // Where requests are burdened on purpose, or coordinators die ten times a second, it may be fewer.
+        let fifths = if kind.tilt.requests.is_empty() { 2 } else { 3 };
         assert!(
-            (counts.unknown + counts.unavailable) * 5 < counts.operations * 2,
+            (counts.unknown + counts.unavailable) * 5 < counts.operations * fifths,
             "{}: {counts:?}",
             kind.name
         );
