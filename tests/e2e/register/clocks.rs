@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::cluster::{FRONTS, STORES};
 use super::wire::{self, Told};
-use super::{ANSWERED_AGAIN_WITHIN, LONG_FAULT, SETTLED_WITHIN, SHORT_FAULT, Scene};
+use super::{LONG_FAULT, SHORT_FAULT, Scene};
 use crate::process::wait_until;
 use crate::system::{ok, turn};
 
@@ -21,7 +21,7 @@ async fn goes_wrong(scene: &Scene, n: usize, offset_ms: i64) {
     scene.load.watch_gaps();
     scene.cluster.set_store_clock(n, offset_ms);
     let what = format!("the clock of kvstore {n} wrong by {offset_ms} ms");
-    scene.goes_on(ANSWERED_AGAIN_WITHIN, &what, &[0, 1], SHORT_FAULT).await;
+    scene.goes_on(&what, &[0, 1], SHORT_FAULT).await;
     let ready = format!("{}/ready", scene.cluster.store_url(n));
     wait_until(SAYS_SO_WITHIN, "the kvstore says that its clock is wrong", async || {
         let Ok(answer) = scene.cluster.http.get(&ready).send().await else {
@@ -69,10 +69,7 @@ async fn a_kvfront_whose_clock_is_an_hour_ahead() {
     let mut scene = Scene::start("front-clock", 12).await;
     scene.load.watch_gaps();
     scene.cluster.set_front_clock(0, HOUR_MS);
-    // A client that was told "unknown" tries the other kvfront, and that one tries until its deadline.
-    scene
-        .goes_on(SETTLED_WITHIN, "the clock of kvfront 0 wrong", &[1], LONG_FAULT)
-        .await;
+    scene.goes_on("the clock of kvfront 0 wrong", &[1], LONG_FAULT).await;
     let http = wire::client();
     let url = format!("{}/kv/by-a-sick-front", scene.cluster.front_url(0));
     let told = wire::call(&http, Method::PUT, url, Some(&json!({ "value": 1 }))).await;
@@ -116,9 +113,7 @@ async fn a_kvfront_whose_clock_is_wrong_makes_no_kvstore_blame_itself() {
     let scene = Scene::start("blame", 14).await;
     scene.load.watch_gaps();
     scene.cluster.set_front_clock(0, HOUR_MS);
-    scene
-        .goes_on(SETTLED_WITHIN, "the clock of kvfront 0 wrong", &[1], LONG_FAULT)
-        .await;
+    scene.goes_on("the clock of kvfront 0 wrong", &[1], LONG_FAULT).await;
     for n in 0..STORES {
         let ready = format!("{}/ready", scene.cluster.store_url(n));
         assert!(

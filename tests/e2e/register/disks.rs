@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::{ANSWERED_AGAIN_WITHIN, SETTLED_WITHIN, SHORT_FAULT, Scene};
+use super::{SHORT_FAULT, Scene};
 use crate::process::wait_until;
 use crate::system::{ok, turn};
 
@@ -26,12 +26,7 @@ async fn a_full_disk_and_room_again() {
         })
         .await;
         scene
-            .goes_on(
-                SETTLED_WITHIN,
-                &format!("the disk of kvstore {n} full"),
-                &[0, 1],
-                SHORT_FAULT,
-            )
+            .goes_on(&format!("the disk of kvstore {n} full"), &[0, 1], SHORT_FAULT)
             .await;
         scene.cluster.fill_disk(n, false);
         wait_until(SAYS_SO_WITHIN, "the kvstore can write again", async || {
@@ -56,24 +51,12 @@ async fn a_damaged_database_is_refused_and_replaced() {
         "it does not name {path:?}: {said}"
     );
     scene
-        .goes_on(
-            SETTLED_WITHIN,
-            "kvstore 1 without a usable database",
-            &[0, 1],
-            SHORT_FAULT,
-        )
+        .goes_on("kvstore 1 without a usable database", &[0, 1], SHORT_FAULT)
         .await;
     scene.cluster.replace_disk(1).await;
     scene.recovers().await;
     scene.cluster.kill_store(0);
-    scene
-        .goes_on(
-            ANSWERED_AGAIN_WITHIN,
-            "kvstore 0 killed after that",
-            &[0, 1],
-            SHORT_FAULT,
-        )
-        .await;
+    scene.goes_on("kvstore 0 killed after that", &[0, 1], SHORT_FAULT).await;
     scene.ends_well().await;
 }
 
@@ -85,24 +68,14 @@ async fn a_new_disk_is_filled_before_it_counts() {
         scene.load.watch_gaps();
         scene.cluster.replace_disk(replaced).await;
         scene
-            .goes_on(
-                ANSWERED_AGAIN_WITHIN,
-                &format!("kvstore {replaced} on a new disk"),
-                &[0, 1],
-                SHORT_FAULT,
-            )
+            .goes_on(&format!("kvstore {replaced} on a new disk"), &[0, 1], SHORT_FAULT)
             .await;
         scene.recovers().await;
         // Now the new one is needed for every quorum: what it does not hold would be missing.
         scene.load.watch_gaps();
         scene.cluster.kill_store(killed);
         scene
-            .goes_on(
-                ANSWERED_AGAIN_WITHIN,
-                &format!("kvstore {killed} killed after that"),
-                &[0, 1],
-                SHORT_FAULT,
-            )
+            .goes_on(&format!("kvstore {killed} killed after that"), &[0, 1], SHORT_FAULT)
             .await;
         scene.cluster.start_store(killed);
         scene.recovers().await;

@@ -1,7 +1,7 @@
 //! Programs killed and paused.
 
 use super::cluster::{FRONTS, STORES};
-use super::{ANSWERED_AGAIN_WITHIN, LONG_FAULT, SETTLED_WITHIN, SHORT_FAULT, Scene};
+use super::{LONG_FAULT, SHORT_FAULT, Scene};
 use crate::system::turn;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -12,12 +12,7 @@ async fn each_kvstore_killed_in_turn() {
         scene.load.watch_gaps();
         scene.cluster.kill_store(n);
         scene
-            .goes_on(
-                ANSWERED_AGAIN_WITHIN,
-                &format!("kvstore {n} killed"),
-                &[0, 1],
-                SHORT_FAULT,
-            )
+            .goes_on(&format!("kvstore {n} killed"), &[0, 1], SHORT_FAULT)
             .await;
         scene.cluster.start_store(n);
         scene.recovers().await;
@@ -32,9 +27,7 @@ async fn each_kvstore_paused_in_turn_for_longer_than_every_timeout() {
     for n in 0..STORES {
         scene.load.watch_gaps();
         scene.cluster.pause_store(n);
-        scene
-            .goes_on(SETTLED_WITHIN, &format!("kvstore {n} paused"), &[0, 1], LONG_FAULT)
-            .await;
+        scene.goes_on(&format!("kvstore {n} paused"), &[0, 1], LONG_FAULT).await;
         scene.cluster.resume_store(n);
         scene.recovers().await;
     }
@@ -50,12 +43,7 @@ async fn a_kvfront_killed_and_one_paused() {
         scene.load.watch_gaps();
         scene.cluster.kill_front(n);
         scene
-            .goes_on(
-                ANSWERED_AGAIN_WITHIN,
-                &format!("kvfront {n} killed"),
-                &[other],
-                SHORT_FAULT,
-            )
+            .goes_on(&format!("kvfront {n} killed"), &[other], SHORT_FAULT)
             .await;
         scene.cluster.start_front(n);
         scene.cluster.front_is_ready(n).await;
@@ -64,9 +52,7 @@ async fn a_kvfront_killed_and_one_paused() {
     // A coordinator that was paused in the middle of its operations goes on with them as if nothing had been.
     scene.load.watch_gaps();
     scene.cluster.pause_front(0);
-    scene
-        .goes_on(SETTLED_WITHIN, "kvfront 0 paused", &[1], LONG_FAULT)
-        .await;
+    scene.goes_on("kvfront 0 paused", &[1], LONG_FAULT).await;
     scene.cluster.resume_front(0);
     scene.recovers().await;
     scene.ends_well().await;

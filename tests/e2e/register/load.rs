@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -15,7 +16,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::client::work;
 use super::cluster::Cluster;
-use super::record::Record;
+use super::record::{Record, micros};
 use super::retired::{Kept, judge_all, read_again};
 use super::shared::Shared;
 
@@ -23,6 +24,8 @@ use super::shared::Shared;
 pub(crate) const CLIENTS: u32 = 8;
 /// How often it is looked whether anything was found wrong.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A timer that rings this much late is on time.
+const TIMER_MARGIN: Duration = Duration::from_millis(2);
 
 /// Clients at work.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Load {
     clients: JoinSet<()>,
     retire: UnboundedSender<Arc<Record>>,
     judge: JoinHandle<Vec<Kept>>,
+    /// How late our own timers rang since gaps are watched, all in all.
+    late_us: AtomicU64,
 }
 
 /// What a run came to.
@@ -82,6 +87,7 @@ impl Load {
             clients,
             retire,
             judge,
+            late_us: AtomicU64::new(0),
         }
     }
 
@@ -90,7 +96,10 @@ impl Load {
         let end = Instant::now() + span;
         while Instant::now() < end {
             self.check();
-            tokio::time::sleep(LOOK_EVERY.min(span)).await;
+            let (asleep, nap) = (Instant::now(), LOOK_EVERY.min(span));
+            tokio::time::sleep(nap).await;
+            let late = asleep.elapsed().saturating_sub(nap + TIMER_MARGIN);
+            self.late_us.fetch_add(micros(late), Ordering::Relaxed);
         }
         self.check();
     }
@@ -110,6 +119,13 @@ impl Load {
     /// From now on, gaps and slow operations count.
     pub(crate) fn watch_gaps(&self) {
         self.shared.watch_gaps();
+        self.late_us.store(0, Ordering::Relaxed);
+    }
+
+    /// How long this process waited for a processor since [`Self::watch_gaps`], by its own timers: next to nothing, unless the machine has
+    /// more to do than it can.
+    pub(crate) fn machine_was_late(&self) -> Duration {
+        Duration::from_micros(self.late_us.load(Ordering::Relaxed))
     }
 
     /// The longest time that a client of these fronts has been without an answer since [`Self::watch_gaps`].

@@ -36,11 +36,10 @@ use proxy::Wire;
 use crate::process::wait_until;
 use crate::system::turn;
 
-/// With one node killed, requests are answered again within this time: a promise of the product.
+/// With one node gone, silent, slow or unable, in whatever way, every client is answered again within this time: a promise of the product.
+/// Likewise the clients of one kvfront, whatever is wrong with another. A machine that has more to do than it can is allowed what its timers
+/// show to be its own fault.
 const ANSWERED_AGAIN_WITHIN: Duration = Duration::from_secs(1);
-/// With a node silent, slow or unable, within this time: what was under way then may use up its deadline of 2 s until it is known what
-/// became of it, and the next call of that client comes on top.
-const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 /// The first answers of a new cluster come within this time.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a fault lasts that shows at once.
@@ -97,15 +96,20 @@ impl Scene {
         self.load.check();
     }
 
-    /// Lets the clients of `fronts` work on for `span`: not one of them may be without an answer for longer than `limit`.
-    async fn goes_on(&self, limit: Duration, what: &str, fronts: &[usize], span: Duration) {
+    /// Lets the clients of `fronts` work on for `span`: every one of them has to be answered again in time.
+    async fn goes_on(&self, what: &str, fronts: &[usize], span: Duration) {
         self.load.go_on(span).await;
-        let gap = self.load.longest_gap(fronts);
-        report(&format!("{what}: the longest time without an answer was {gap:?}"));
+        let (gap, late) = (self.load.longest_gap(fronts), self.load.machine_was_late());
+        report(&format!(
+            "{what}: the longest time without an answer was {gap:?} (the machine was {late:?} late)"
+        ));
         let slowest = self.load.slowest();
+        if gap > ANSWERED_AGAIN_WITHIN / 2 {
+            report(&format!("    the slowest call took {slowest}"));
+        }
         assert!(
-            gap <= limit,
-            "{what}: a client was without an answer for {gap:?}; the slowest call took {slowest}"
+            gap <= ANSWERED_AGAIN_WITHIN + late,
+            "{what}: a client was without an answer for {gap:?}, of which the machine explains {late:?}; the slowest call took {slowest}"
         );
     }
 

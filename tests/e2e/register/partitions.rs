@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cluster::STORES;
 use super::proxy::Wire;
-use super::{LONG_FAULT, SETTLED_WITHIN, SHORT_FAULT, Scene};
+use super::{LONG_FAULT, SHORT_FAULT, Scene};
 use crate::system::turn;
 
 /// On a slow wire each message is late by this much, there and back: slower than a suspicion, faster than a loss.
@@ -17,9 +17,7 @@ async fn a_kvstore_cut_off_from_everybody() {
     for (n, span) in [(0, LONG_FAULT), (1, SHORT_FAULT), (2, SHORT_FAULT)] {
         scene.load.watch_gaps();
         scene.cluster.wire_store(n, Wire::CUT);
-        scene
-            .goes_on(SETTLED_WITHIN, &format!("kvstore {n} cut off"), &[0, 1], span)
-            .await;
+        scene.goes_on(&format!("kvstore {n} cut off"), &[0, 1], span).await;
         // What was under way arrives now, seconds late.
         scene.cluster.wire_store(n, Wire::WHOLE);
         scene.recovers().await;
@@ -35,7 +33,7 @@ async fn a_kvstore_that_hears_and_is_not_heard() {
         scene.load.watch_gaps();
         scene.cluster.wire_store(n, Wire::NO_ANSWERS);
         scene
-            .goes_on(SETTLED_WITHIN, &format!("kvstore {n} not heard"), &[0, 1], SHORT_FAULT)
+            .goes_on(&format!("kvstore {n} not heard"), &[0, 1], SHORT_FAULT)
             .await;
         scene.cluster.wire_store(n, Wire::WHOLE);
         scene.recovers().await;
@@ -57,7 +55,7 @@ async fn a_kvfront_misses_a_kvstore_and_each_another() {
         scene.load.watch_gaps();
         cut(Wire::CUT);
         let what = format!("kvfront 0 without kvstore {first}, 1 without {second:?}");
-        scene.goes_on(SETTLED_WITHIN, &what, &[0, 1], SHORT_FAULT).await;
+        scene.goes_on(&what, &[0, 1], SHORT_FAULT).await;
         cut(Wire::WHOLE);
         scene.recovers().await;
     }
@@ -73,7 +71,7 @@ async fn connections_severed_and_a_slow_wire() {
         scene.cluster.sever_store(n);
         scene.cluster.wire_store(n, Wire::slow(SLOW));
         let what = format!("kvstore {n} slow");
-        scene.goes_on(SETTLED_WITHIN, &what, &[0, 1], SHORT_FAULT).await;
+        scene.goes_on(&what, &[0, 1], SHORT_FAULT).await;
         scene.cluster.sever_store(n);
         scene.cluster.wire_store(n, Wire::WHOLE);
         scene.recovers().await;
