@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use register::{Envelope, EnvelopeReply, Epoch};
+use register::{Envelope, EnvelopeReply, Epoch, Request};
 use service::Shutdown;
 use std::sync::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::calls::{CALLS_PER_NODE, LONG_CALLS_PER_NODE};
 use super::connection::{Connection, PostError};
 use super::health::{Health, News, Sign, clock_refusal_ms};
-use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket};
+use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket, Turn};
 use super::{REQUEST_TIMEOUT, connected};
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
@@ -61,11 +61,30 @@ impl Patience {
     }
 }
 
+/// What a lane carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Answered from memory or a read of the disk.
+    Read,
+    /// Answered after a commit.
+    Change,
+}
+
+impl Kind {
+    pub(super) fn of(request: &Request) -> Self {
+        match request {
+            Request::Read => Self::Read,
+            _ => Self::Change,
+        }
+    }
+}
+
 /// One node as this process knows it.
 #[derive(Debug)]
 pub(super) struct Node {
     backend: Backend,
-    pub(super) queue: Queue,
+    reads: Queue,
+    changes: Queue,
     pub(super) health: Health,
     clocks: Arc<Clocks>,
     metrics: Arc<FrontMetrics>,
@@ -94,7 +113,8 @@ impl Node {
     ) -> Self {
         Self {
             backend,
-            queue: Queue::default(),
+            reads: Queue::default(),
+            changes: Queue::default(),
             health: Health::new(),
             clocks,
             metrics,
@@ -105,6 +125,18 @@ impl Node {
             long_calls: Semaphore::new(LONG_CALLS_PER_NODE),
             idle_connections: Mutex::default(),
         }
+    }
+
+    pub(super) fn queue(&self, kind: Kind) -> &Queue {
+        match kind {
+            Kind::Read => &self.reads,
+            Kind::Change => &self.changes,
+        }
+    }
+
+    /// How many messages wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.reads.len() + self.changes.len()
     }
 
     /// Sends one envelope and answers every ticket of it.
@@ -353,12 +385,13 @@ fn fail_all(tickets: Vec<Ticket>, error: &PostError) {
     }
 }
 
-/// Carries envelopes until the stop.
-pub(super) async fn run_lane(node: Arc<Node>, stop: Shutdown) {
+/// Carries envelopes of one kind until the stop.
+pub(super) async fn run_lane(node: Arc<Node>, kind: Kind, turn: Turn, stop: Shutdown) {
     let mut slot = None;
     let work = async {
         loop {
-            let batch = node.queue.take(node.batch_max.load(Ordering::Relaxed)).await;
+            let batch_max = node.batch_max.load(Ordering::Relaxed);
+            let batch = node.queue(kind).take(turn, batch_max).await;
             node.exchange(&mut slot, batch).await;
         }
     };

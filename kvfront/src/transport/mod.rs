@@ -1,7 +1,8 @@
 //! Messages to the nodes: natural batching, and an honest word about what became of each.
 //!
-//! Whatever is queued for a node while its lanes are busy goes out as the next envelope: few large messages under load, no added delay
-//! when idle. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
+//! Whatever is queued for a node while an envelope is under way goes out as the next one: few large messages under load, no added delay
+//! when idle. Reads and changes are queued apart, as reads do not wait for the disk. A second envelope of a kind is sent beside the first only
+//! when it is worth it, so that one can be prepared while the node commits another. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
 //! node can have received it. Nothing is ever sent twice.
 
 mod calls;
@@ -29,14 +30,12 @@ pub(crate) use self::lane::SUSPECT_AFTER;
 pub use self::queue::Mailbox;
 
 use self::connection::{Connection, PostError};
-use self::lane::Node;
-use self::queue::{Pending, Ticket};
+use self::lane::{Kind, Node};
+use self::queue::{Pending, Ticket, Turn};
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
 
-/// Envelopes under way to one node at a time: enough that one can be prepared and one read while the node commits another.
-const LANES_PER_NODE: usize = 3;
 /// A message that could not be sent within this time is turned away as not delivered: its round is about to end anyway.
 const QUEUE_WAIT_MAX: Duration = Duration::from_millis(600);
 /// An envelope or a call that is not answered by then counts as lost.
@@ -74,8 +73,10 @@ impl Transport {
             })
             .collect();
         for node in &nodes {
-            for _ in 0..LANES_PER_NODE {
-                tracker.spawn(lane::run_lane(Arc::clone(node), stop.clone()));
+            for kind in [Kind::Read, Kind::Change] {
+                for turn in [Turn::Always, Turn::Plenty] {
+                    tracker.spawn(lane::run_lane(Arc::clone(node), kind, turn, stop.clone()));
+                }
             }
             tracker.spawn(lane::run_probe(Arc::clone(node), stop.clone()));
         }
@@ -92,9 +93,12 @@ impl Transport {
     /// Queues one message. Its reply or failure arrives in `mailbox`, exactly once.
     pub fn send(&self, node: usize, key: Key, request: Request, mailbox: &Arc<Mailbox>, round: u32, rank: usize) {
         let ticket = Ticket::new(Arc::clone(mailbox), round, rank);
-        self.nodes[node]
-            .queue
-            .push(Pending::new(key, request, Instant::now() + QUEUE_WAIT_MAX, ticket));
+        self.nodes[node].queue(Kind::of(&request)).push(Pending::new(
+            key,
+            request,
+            Instant::now() + QUEUE_WAIT_MAX,
+            ticket,
+        ));
     }
 
     /// The clock that stamps and checks what is exchanged.
@@ -137,7 +141,7 @@ impl Transport {
     #[must_use]
     pub fn status(&self, node: usize) -> (NodeStatus, usize) {
         let node = &self.nodes[node];
-        (node.health.status(), node.queue.len())
+        (node.health.status(), node.waiting())
     }
 
     /// Changes when a suspected node answers again, and when a node's incarnation or standing is another than before.

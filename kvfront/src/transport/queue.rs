@@ -14,6 +14,9 @@ use tokio::time::Instant;
 pub(super) const QUEUE_MAX_REQUESTS: usize = 32_768;
 /// Bytes that may wait for one node.
 pub(super) const QUEUE_MAX_BYTES: usize = 64 << 20;
+/// Messages that make another envelope worth its price while one is under way. An envelope costs both sides a few system calls and
+/// switches of tasks, and the node an fsync, however few messages it carries; a node commits 64 changes at a tenth of the price of single ones.
+pub(super) const PLENTY: usize = 64;
 /// Requests in one envelope: what a kvstore accepts.
 pub(super) const ENVELOPE_MAX_REQUESTS: usize = 4_096;
 /// Bytes of one envelope, by [`cost_of`]: half of what a kvstore accepts, because the estimate is one.
@@ -141,11 +144,21 @@ fn cost_of(key: &Key, request: &Request) -> usize {
     FIXED_BYTES + key.as_text().len() + state
 }
 
+/// When a lane takes from a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// As soon as there is something.
+    Always,
+    /// Only while [`PLENTY`] messages wait: beside a lane that always takes, for an envelope worth its price.
+    Plenty,
+}
+
 /// The bounded queue of a node.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     arrived: Notify,
+    plenty: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -162,8 +175,9 @@ impl Queue {
             if inner.waiting.len() < QUEUE_MAX_REQUESTS && inner.bytes + pending.cost <= QUEUE_MAX_BYTES {
                 inner.bytes += pending.cost;
                 inner.waiting.push_back(pending);
+                let waiting = inner.waiting.len();
                 drop(inner);
-                self.arrived.notify_one();
+                self.wake(waiting);
                 return;
             }
         }
@@ -172,34 +186,50 @@ impl Queue {
             .fail(false, "too much is waiting for this node".to_owned());
     }
 
-    /// Waits for something to send and takes as much as fits one envelope, at most `max_requests`. Messages that have waited past their
-    /// time are turned away as not delivered. Cancel-safe; any number of lanes may wait.
-    pub(super) async fn take(&self, max_requests: usize) -> Vec<Pending> {
+    fn wake(&self, waiting: usize) {
+        self.arrived.notify_one();
+        if waiting >= PLENTY {
+            self.plenty.notify_one();
+        }
+    }
+
+    /// Waits until it is this lane's turn and takes as much as fits one envelope, at most `max_requests`. Messages that have waited past
+    /// their time are turned away as not delivered. Cancel-safe; any number of lanes may wait.
+    pub(super) async fn take(&self, turn: Turn, max_requests: usize) -> Vec<Pending> {
+        let (at_least, woken) = match turn {
+            Turn::Always => (1, &self.arrived),
+            Turn::Plenty => (PLENTY, &self.plenty),
+        };
         loop {
-            let (batch, late, more) = self.take_now(max_requests.clamp(1, ENVELOPE_MAX_REQUESTS), Instant::now());
+            let max_requests = max_requests.clamp(1, ENVELOPE_MAX_REQUESTS);
+            let (batch, late, left) = self.take_now(at_least, max_requests, Instant::now());
             for pending in late {
                 pending
                     .ticket
                     .fail(false, "waited too long to be sent to this node".to_owned());
             }
-            if more {
-                self.arrived.notify_one();
-            }
-            if !batch.is_empty() {
+            if batch.is_empty() {
+                woken.notified().await;
+            } else {
+                if left > 0 {
+                    self.wake(left);
+                }
                 return batch;
             }
-            self.arrived.notified().await;
         }
     }
 
-    /// (what to send, what is too late, whether something is left)
-    fn take_now(&self, max_requests: usize, now: Instant) -> (Vec<Pending>, Vec<Pending>, bool) {
+    /// (what to send, what is too late, how many are left)
+    fn take_now(&self, at_least: usize, max_requests: usize, now: Instant) -> (Vec<Pending>, Vec<Pending>, usize) {
         let (mut batch, mut late, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut inner = lock(&self.inner);
+        if inner.waiting.len() < at_least {
+            return (batch, late, 0);
+        }
         while let Some(next) = inner.waiting.front() {
             let fits = batch.is_empty() || bytes + next.cost <= ENVELOPE_MAX_BYTES;
             if batch.len() >= max_requests || !fits {
-                return (batch, late, true);
+                break;
             }
             let Some(next) = inner.waiting.pop_front() else { break };
             inner.bytes -= next.cost;
@@ -210,7 +240,7 @@ impl Queue {
                 batch.push(next);
             }
         }
-        (batch, late, false)
+        (batch, late, inner.waiting.len())
     }
 
     /// How many messages wait.

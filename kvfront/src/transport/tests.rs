@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use register::message::Held;
 use register::proposer::{Event, Limits};
 use register::{Ballot, Envelope, EnvelopeReply, HlcTime, Key, Reply, Request, State};
@@ -14,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use super::queue::{ENVELOPE_MAX_BYTES, ENVELOPE_MAX_REQUESTS, Pending, QUEUE_MAX_REQUESTS, Queue, Ticket};
+use super::queue::{
+    ENVELOPE_MAX_BYTES, ENVELOPE_MAX_REQUESTS, PLENTY, Pending, QUEUE_MAX_REQUESTS, Queue, Ticket, Turn,
+};
 use super::{Mailbox, Transport};
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
@@ -295,8 +298,8 @@ async fn envelopes_keep_their_limits_and_lose_nothing() {
     for round in 0..5_000 {
         queue.push(pending(&mailbox, round, 0, later));
     }
-    let first = queue.take(usize::MAX).await;
-    let second = queue.take(usize::MAX).await;
+    let first = queue.take(Turn::Always, usize::MAX).await;
+    let second = queue.take(Turn::Always, usize::MAX).await;
     assert_eq!(
         (first.len(), second.len()),
         (ENVELOPE_MAX_REQUESTS, 5_000 - ENVELOPE_MAX_REQUESTS)
@@ -304,11 +307,31 @@ async fn envelopes_keep_their_limits_and_lose_nothing() {
     for round in 0..5 {
         queue.push(pending(&mailbox, round, ENVELOPE_MAX_BYTES / 2 - 1_000, later));
     }
-    assert_eq!(queue.take(10).await.len(), 2, "two halves fit");
-    assert_eq!(queue.take(1).await.len(), 1);
-    assert_eq!(queue.take(10).await.len(), 2);
+    assert_eq!(queue.take(Turn::Always, 10).await.len(), 2, "two halves fit");
+    assert_eq!(queue.take(Turn::Always, 1).await.len(), 1);
+    assert_eq!(queue.take(Turn::Always, 10).await.len(), 2);
     queue.push(pending(&mailbox, 0, ENVELOPE_MAX_BYTES + 1, later));
-    assert_eq!(queue.take(10).await.len(), 1, "a single one always goes");
+    assert_eq!(queue.take(Turn::Always, 10).await.len(), 1, "a single one always goes");
+}
+
+#[tokio::test]
+async fn a_second_lane_takes_only_when_there_is_plenty() {
+    let (queue, mailbox) = (Queue::default(), Mailbox::new());
+    let later = Instant::now() + Duration::from_secs(60);
+    let push = |count: usize| (0..count).for_each(|_| queue.push(pending(&mailbox, 0, 0, later)));
+    let mut second = std::pin::pin!(queue.take(Turn::Plenty, usize::MAX));
+    push(PLENTY - 1);
+    assert!(second.as_mut().now_or_never().is_none());
+    push(1);
+    assert_eq!(second.await.len(), PLENTY);
+
+    // What one envelope leaves behind is for whoever's turn it is.
+    push(PLENTY + 1);
+    assert_eq!(queue.take(Turn::Always, 1).await.len(), 1);
+    assert_eq!(queue.take(Turn::Plenty, PLENTY - 1).await.len(), PLENTY - 1);
+    let mut second = std::pin::pin!(queue.take(Turn::Plenty, usize::MAX));
+    assert!(second.as_mut().now_or_never().is_none());
+    assert_eq!(queue.take(Turn::Always, usize::MAX).await.len(), 1);
 }
 
 #[tokio::test]
@@ -317,7 +340,7 @@ async fn what_is_late_or_too_much_is_turned_away_as_not_delivered() {
     let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(60));
     queue.push(pending(&mailbox, 1, 0, now));
     queue.push(pending(&mailbox, 2, 0, later));
-    let batch = queue.take(10).await;
+    let batch = queue.take(Turn::Always, 10).await;
     assert_eq!(batch.len(), 1);
     assert!(matches!(
         one_event(&mailbox).await,
