@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use register::change::Command;
+use register::proposer::turns::Change;
 use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome, Retry};
 use register::{Key, Request, RequestId};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
-use crate::ring::{Preference, Ring, stable_hash};
+use crate::ring::{Preference, Ring};
 use crate::transport::{Mailbox, SUSPECT_AFTER, Transport};
+use crate::turns::{Called, Turns};
 
 /// Beyond the operation's own deadline, how long until it is given up as unknown. Only reached when the state machine forgets a timer.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 /// So shortly before an operation's deadline no accept is sent any more. It would be under way at the deadline, and a change that every node
 /// has refused until then could no longer be called not done. Nodes that are well answer in less.
 const LAST_CALL: Duration = SUSPECT_AFTER;
-/// Changes take turns per stripe of keys.
-const TURN_STRIPES: u64 = 8_192;
 
 /// Everything an operation needs. One per kvfront.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Front {
     slots: Arc<Semaphore>,
     slots_max: usize,
     serving: AtomicBool,
-    turns: Vec<Mutex<()>>,
+    turns: Arc<Turns>,
 }
 
 /// Why an operation was not even started: nothing was changed.
@@ -92,7 +92,7 @@ impl Front {
             slots,
             slots_max,
             serving: AtomicBool::new(false),
-            turns: (0..TURN_STRIPES).map(|_| Mutex::new(())).collect(),
+            turns: Arc::default(),
         }
     }
 
@@ -151,8 +151,7 @@ impl Front {
     }
 
     /// Runs one command on one key; with `request`, as one of maybe several attempts that together take effect once. Changes of one key
-    /// take turns: proposals of one kvfront would otherwise only get in each other's way. That is for speed and fewer unknown outcomes;
-    /// nothing is safe because of it, as other kvfronts take part all the same.
+    /// take [`Turns`].
     pub async fn run_with(
         &self,
         key: &Key,
@@ -160,41 +159,39 @@ impl Front {
         consistency: Consistency,
         request: Option<ClientRequest>,
     ) -> Outcome {
-        let is_repetition = request.is_some_and(|request| request.first_attempt_unix_ms.is_some());
-        let kind = kind_of(&command);
+        let (kind, retry) = (kind_of(&command), self.retry(request));
         if self.is_clock_refused(key) {
             let reason = "the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
-            return self.not_begun(key, is_repetition, reason.to_owned());
+            return self.not_begun(key, retry, reason.to_owned());
         }
-        let _turn = match command {
-            Command::Get => None,
-            _ => match timeout(Duration::from_millis(self.limits.deadline_ms), self.turn_of(key).lock()).await {
-                Ok(turn) => Some(turn),
-                Err(_) => {
-                    let reason = format!(
-                        "other changes of this key were under way for {} ms",
-                        self.limits.deadline_ms
-                    );
-                    return self.not_begun(key, is_repetition, reason);
+        let turn = if command == Command::Get {
+            None
+        } else {
+            let asked = Instant::now();
+            let patience = Duration::from_millis(self.limits.deadline_ms);
+            let change = || Change::new(command.clone(), retry);
+            match self.turns.wait(key, change, patience).await {
+                Some(Called::Turn(turn)) => Some(turn),
+                Some(Called::Refused(answer)) => {
+                    self.metrics.op_refuted(kind, asked.elapsed());
+                    let copies = self.ring.preference(key).quorum();
+                    return Outcome::Answered { answer, copies };
                 }
-            },
+                None => {
+                    let waited_ms = self.limits.deadline_ms;
+                    let reason = format!("other changes of this key were under way for {waited_ms} ms");
+                    return self.not_begun(key, retry, reason);
+                }
+            }
         };
         let preference = Arc::clone(self.ring.preference(key));
-        let operation = Operation::new(
-            key.clone(),
-            command,
-            self.retry(request),
-            consistency,
-            self.members(&preference),
-            self.read_repair,
-        );
-        self.drive(kind, key, &preference, operation).await
-    }
-
-    fn turn_of(&self, key: &Key) -> &Mutex<()> {
-        // Few enough stripes to be made at start, enough that two keys seldom share one.
-        let stripe = stable_hash(key.as_text().as_bytes()) % TURN_STRIPES;
-        &self.turns[usize::try_from(stripe).unwrap_or_default()]
+        let members = self.members(&preference);
+        let mut operation = Operation::new(key.clone(), command, retry, consistency, members, self.read_repair);
+        let outcome = self.drive(kind, key, &preference, &mut operation).await;
+        if let Some(turn) = turn {
+            turn.end(&operation);
+        }
+        outcome
     }
 
     fn retry(&self, request: Option<ClientRequest>) -> Retry {
@@ -221,8 +218,8 @@ impl Front {
     }
 
     /// The outcome of an attempt that was not even begun.
-    fn not_begun(&self, key: &Key, is_repetition: bool, reason: String) -> Outcome {
-        if is_repetition {
+    fn not_begun(&self, key: &Key, retry: Retry, reason: String) -> Outcome {
+        if retry.may_be_repetition() {
             let reason = format!("an earlier attempt may have taken effect; {reason}");
             return Outcome::Unknown { reason };
         }
@@ -240,8 +237,8 @@ impl Front {
     pub async fn settle(&self, key: &Key) -> Outcome {
         let preference = Arc::clone(self.ring.preference(key));
         let request = RequestId(rand::random::<u64>().max(1));
-        let operation = Operation::settle(key.clone(), request, self.members(&preference));
-        self.drive("settle", key, &preference, operation).await
+        let mut operation = Operation::settle(key.clone(), request, self.members(&preference));
+        self.drive("settle", key, &preference, &mut operation).await
     }
 
     fn members(&self, preference: &Preference) -> Members {
@@ -256,7 +253,13 @@ impl Front {
         }
     }
 
-    async fn drive(&self, kind: &'static str, key: &Key, preference: &Preference, operation: Operation) -> Outcome {
+    async fn drive(
+        &self,
+        kind: &'static str,
+        key: &Key,
+        preference: &Preference,
+        operation: &mut Operation,
+    ) -> Outcome {
         let started = Instant::now();
         self.metrics.op_started();
         let outcome = self.steps(key, preference, operation, started).await;
@@ -267,7 +270,7 @@ impl Front {
         outcome
     }
 
-    async fn steps(&self, key: &Key, preference: &Preference, mut operation: Operation, started: Instant) -> Outcome {
+    async fn steps(&self, key: &Key, preference: &Preference, operation: &mut Operation, started: Instant) -> Outcome {
         let mailbox = Mailbox::new();
         let deadline = Duration::from_millis(self.limits.deadline_ms);
         let give_up_at = started + deadline + DEADLINE_MARGIN;
@@ -281,7 +284,7 @@ impl Front {
                     trouble.clone_from(reason);
                 }
                 let mut done = None;
-                for action in self.clocks.step(&mut operation, event) {
+                for action in self.clocks.step(operation, event) {
                     match action {
                         Action::Send {
                             round,

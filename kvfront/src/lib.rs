@@ -27,6 +27,7 @@ mod repair;
 pub mod ring;
 mod scan;
 pub mod transport;
+mod turns;
 mod upkeep;
 mod watch;
 

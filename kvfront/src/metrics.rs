@@ -57,6 +57,7 @@ pub struct FrontMetrics {
     ops: Family<OpLabels, Counter>,
     op_seconds: Family<KindLabels, Histogram>,
     ops_running: Gauge,
+    ops_refuted: Counter,
     envelope_requests: Histogram,
     node_errors: Family<NodeErrorLabels, Counter>,
     node_suspected: Family<NodeLabels, Gauge>,
@@ -91,6 +92,11 @@ impl FrontMetrics {
                 Family::new_with_constructor(latency_histogram as fn() -> Histogram),
             ),
             ops_running: metrics.register("ops_running", "Register operations under way", Gauge::default()),
+            ops_refuted: metrics.register(
+                "ops_refuted",
+                "Changes refused by what a change of the same key before them ended on",
+                Counter::default(),
+            ),
             envelope_requests: metrics.register(
                 "envelope_requests",
                 "Messages in one envelope to a node",
@@ -180,6 +186,13 @@ impl FrontMetrics {
 
     pub(crate) fn op_started(&self) {
         self.ops_running.inc();
+    }
+
+    /// A change that was refused by what another one learnt.
+    pub(crate) fn op_refuted(&self, op: &'static str, took: Duration) {
+        self.op_started();
+        self.op_done(op, "answered", took);
+        self.ops_refuted.inc();
     }
 
     pub(crate) fn op_done(&self, op: &'static str, outcome: &'static str, took: Duration) {

@@ -225,6 +225,19 @@ pub fn apply(command: &Command, current: Option<&State>, ballot: Ballot, request
     applied
 }
 
+/// What a change is refused with on this state, at whatever time; none when it is not refused, when the change or the state depends on
+/// time, or when the state was made by the very request.
+#[must_use]
+pub fn timeless_refusal(command: &Command, state: &State, request: RequestId) -> Option<Answer> {
+    let timeless = command.is_timeless_change() && state.expires_at_ms.is_none();
+    if !timeless || state.lineage.made_by(request).is_some() {
+        return None;
+    }
+    // A refusal does not depend on the ballot.
+    let Applied { next, answer } = apply(command, Some(state), state.version, request);
+    (next.is_none() && !answer.tells_of_a_change()).then_some(answer)
+}
+
 /// What to tell a client whose change is part of `current` already: it was made at `made`, by an earlier attempt. Nothing is changed (but
 /// that what has ended is given its tombstone), and the answer rests on `current`, judged at `ballot`, as a refusal does.
 ///

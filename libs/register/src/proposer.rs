@@ -22,6 +22,7 @@ mod retry;
 mod round;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use linearizability::{Entry, NEVER, Op};
 use register::change::{Answer, Command};
+use register::proposer::turns::{Began, Change};
 use register::proposer::{Consistency, Operation, Outcome, Retry};
 use register::{Ballot, RequestId};
 
@@ -62,6 +63,17 @@ pub(crate) struct Call {
     first_attempt_ms: u64,
     /// Operations of the same batch on the same key that come after it.
     then: u32,
+}
+
+impl Call {
+    fn retry(&self) -> Retry {
+        let request = RequestId(u64::from(self.request));
+        match (self.retried, self.attempts) {
+            (false, _) => Retry::Never(request),
+            (true, 0) => Retry::First(request),
+            (true, _) => Retry::repeated(request, self.first_attempt_ms, MAX_SKEW_MS),
+        }
+    }
 }
 
 impl World<'_> {
@@ -161,18 +173,25 @@ impl World<'_> {
                 },
             );
         }
+        let turns = self.kind.turns;
         let Some(call) = self.calls().get(id) else { return };
-        let (key, command) = (call.key, call.command.clone());
-        let (consistency, request) = (call.consistency, RequestId(u64::from(call.request)));
-        let retry = match (call.retried, call.attempts) {
-            (false, _) => Retry::Never(request),
-            (true, 0) => Retry::First(request),
-            (true, _) => Retry::repeated(request, call.first_attempt_ms, MAX_SKEW_MS),
-        };
+        if turns && call.command != Command::Get {
+            let (key, change) = (call.key, Change::new(call.command.clone(), call.retry()));
+            self.take_turn(front, key, id, change);
+        } else {
+            self.begin_call(front, id, None);
+        }
+    }
+
+    /// The call's operation begins.
+    pub(crate) fn begin_call(&mut self, front: usize, id: Id, turn: Option<Began>) {
+        let Some(call) = self.calls().get(id) else { return };
+        let (key, command, retry) = (call.key, call.command.clone(), call.retry());
+        let consistency = call.consistency;
         let members = self.members(front, usize::from(key));
         let name = self.places[usize::from(key)].key.clone();
         let operation = Operation::new(name, command, retry, consistency, members, self.plan.read_repair);
-        self.start_operation(front, key, operation, Some(id));
+        self.start_operation(front, key, operation, Some((id, turn)));
     }
 
     /// A call has been answered, or never will be.

@@ -4,6 +4,7 @@ use register::ballot::Clock;
 use register::errand::{self, Ended, Errand};
 use register::membership::NodeStatus;
 use register::proposer::memory::MemoryLimits;
+use register::proposer::turns::{Began, Change, Turns};
 use register::proposer::{Action, Coordinator, Event, Limits, Members, Operation, Outcome};
 use register::{HlcTime, Reply, Request, RequestId};
 
@@ -52,6 +53,8 @@ pub(crate) struct Front {
     pub(crate) filling: Option<Filling>,
     /// What reached it while it was paused.
     pub(crate) deferred: Vec<What>,
+    /// Calls that wait for their turns.
+    turns: Turns<Id>,
 }
 
 impl Front {
@@ -74,6 +77,7 @@ impl Front {
             tasks: 0,
             filling: None,
             deferred: Vec::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -108,8 +112,8 @@ pub(crate) struct Machine {
 )]
 #[derive(Debug)]
 enum Running {
-    /// An operation, and the call that it is for.
-    Operation(Operation, Option<Id>),
+    /// An operation, and the call that it is for, with its turn.
+    Operation(Operation, Option<(Id, Option<Began>)>),
     /// Something that the coordinator does of its own accord.
     Task(Task),
 }
@@ -133,8 +137,35 @@ impl World<'_> {
         }
     }
 
-    /// Runs an operation on a coordinator, for a call or for its own sake.
-    pub(crate) fn start_operation(&mut self, front: usize, key: u16, operation: Operation, call: Option<Id>) {
+    /// Begins a change when its turn has come.
+    pub(crate) fn take_turn(&mut self, front: usize, key: u16, call: Id, change: Change) {
+        let name = self.places[usize::from(key)].key.clone();
+        if let Some(began) = self.fronts[front].turns.join(&name, || change, || call) {
+            self.begin_call(front, call, Some(began));
+        }
+    }
+
+    /// The operation of a call that had a turn has ended.
+    fn turn_ended(&mut self, front: usize, key: u16, began: Began, ended: &Operation) {
+        let name = self.places[usize::from(key)].key.clone();
+        let copies = usize::from(self.kind.list / 2 + 1);
+        for (call, answer) in self.fronts[front].turns.refuted(&name, began, ended) {
+            self.note_begun(format_args!("  f{front} refuses a call that waits: {answer:?}"));
+            self.call_ended(call, Outcome::Answered { answer, copies });
+        }
+        if let Some((call, began)) = self.fronts[front].turns.next(&name, Some(ended)) {
+            self.begin_call(front, call, Some(began));
+        }
+    }
+
+    /// Runs an operation on a coordinator, for a call (in its turn, maybe) or for its own sake.
+    pub(crate) fn start_operation(
+        &mut self,
+        front: usize,
+        key: u16,
+        operation: Operation,
+        call: Option<(Id, Option<Began>)>,
+    ) {
         if self.traced {
             let what = format!("{operation:?}");
             self.note_begun(format_args!("f{front} begins on key {key}: {what}"));
@@ -243,15 +274,22 @@ impl World<'_> {
                 Action::Send { round, rank, request } => self.send_to_rank(to, key, round, rank, request),
                 Action::Wake { timer, after_ms } => self.after(after_ms * US_PER_MS, What::Wake { to, timer }),
                 Action::Done(outcome) => {
-                    self.machines().remove(id);
+                    let ended = self.machines().remove(id);
                     self.note_begun(format_args!("  f{front} {id} ends: {outcome:?}"));
                     if let Outcome::Corrupt { ballot } = &outcome {
                         self.bad(Trouble::Corrupt(format!(
                             "a coordinator found two states under {ballot}"
                         )));
                     }
-                    if let Some(call) = call {
-                        self.call_ended(call, outcome);
+                    let Some((call, turn)) = call else { continue };
+                    self.call_ended(call, outcome);
+                    if let Some(Machine {
+                        running: Running::Operation(ended, _),
+                        ..
+                    }) = ended
+                        && let Some(began) = turn
+                    {
+                        self.turn_ended(usize::from(front), key, began, &ended);
                     }
                 }
             }
@@ -331,6 +369,7 @@ impl World<'_> {
         front.asks_again = false;
         front.tasks = 0;
         front.filling = None;
+        let mut lines = std::mem::take(&mut front.turns);
         self.background_soon(index);
         self.look_at_nodes_soon();
         self.say_hello(index);
@@ -338,10 +377,15 @@ impl World<'_> {
         let died = self.machines().ids(|machine| usize::from(machine.front) == index);
         for id in died {
             if let Some(Machine {
-                running: Running::Operation(_, Some(call)),
+                running: Running::Operation(_, Some((call, _))),
                 ..
             }) = self.machines().remove(id)
             {
+                self.call_ended(call, Outcome::Unknown { reason: String::new() });
+            }
+        }
+        for place in 0..self.places.len() {
+            while let Some((call, _)) = lines.next(&self.places[place].key, None) {
                 self.call_ended(call, Outcome::Unknown { reason: String::new() });
             }
         }

@@ -40,6 +40,8 @@ pub struct Kind {
     /// (a node that has promised the very same takes it for granted), must be nobody else's, so there are neither in such worlds: `work`
     /// has no puts and plain deletes, and the coordinators remember nothing.
     pub ballots_meet: bool,
+    /// Changes of one key take turns at each coordinator, as they do in kvfront. Without, they all go at once, which tries the protocol harder.
+    pub turns: bool,
     /// What is not left to the dice.
     pub tilt: Tilt,
 }
@@ -66,6 +68,7 @@ impl Kind {
         nemeses: "ludcpiwbfkhsra",
         first_start: false,
         ballots_meet: false,
+        turns: false,
         tilt: Tilt::NONE,
     };
 
@@ -328,6 +331,27 @@ impl Kind {
             keys: (1, 4),
             always: "ud",
             nemeses: "wbwbwbrsclk",
+            ..Self::DEFAULT
+        },
+        Self {
+            name: "turns",
+            about: "many clients swap few keys; changes take turns at each coordinator and refute those behind them",
+            keys: (1, 2),
+            clients: (4, 8),
+            calls: (5, 14),
+            work: Work {
+                get: 20,
+                put: 5,
+                delete: 10,
+                cas: 45,
+                cas_version: 20,
+                fence_per_mille: 100,
+                ttl_per_mille: 50,
+                retry_per_mille: 200,
+                ..Work::PLAIN
+            },
+            nemeses: "ludcpirsa",
+            turns: true,
             ..Self::DEFAULT
         },
         Self {

@@ -7,13 +7,14 @@ mod rounds;
 mod settling;
 
 use super::evidence::Doubt;
+use super::memory::Remembered;
 use super::retry::Retry;
 use super::round::Round;
 use super::{Action, Consistency, Coordinator, Event, Members, Outcome};
 use crate::ballot::{Ballot, HlcTime};
-use crate::change::{Answer, Command};
+use crate::change::{self, Answer, Command};
 use crate::message::Request;
-use crate::state::{Key, RequestId};
+use crate::state::{Key, RequestId, State};
 
 /// Replies to sends that nobody waits for carry this round.
 const UNWATCHED: u32 = 0;
@@ -87,6 +88,10 @@ enum Phase {
     /// Not begun, or between rounds; the pause timer begins this.
     Paused(Next),
     Read,
+    /// The command would be refused on what is remembered: the nodes are asked whether that still stands.
+    Look {
+        remembered: Remembered,
+    },
     /// The newest state goes to those that lack it.
     WriteBack {
         answer: Answer,
@@ -143,6 +148,8 @@ pub struct Operation {
     tries: u32,
     /// When it is given up, by the coordinator's clock, in Unix milliseconds.
     deadline_unix_ms: u64,
+    /// A state that a quorum held at some moment of the operation: the one that its answer rests on.
+    settled: Option<State>,
 }
 
 struct Context<'a> {
@@ -188,6 +195,7 @@ impl Operation {
             spares_at_once: suspected,
             tries: 0,
             deadline_unix_ms: u64::MAX,
+            settled: None,
         }
     }
 
@@ -205,6 +213,16 @@ impl Operation {
 
     fn request(&self) -> RequestId {
         self.retry.request()
+    }
+
+    /// What another change of the same key is refused with on the state that this operation's answer rests on; none when it is not, or
+    /// when that is not known.
+    ///
+    /// A quorum held that state at some moment after this operation was started and before it ended. So the refusal holds for every change
+    /// that was asked for before this one was started and is not answered yet, and for no other.
+    #[must_use]
+    pub fn refutes(&self, change: &Command, request: RequestId) -> Option<Answer> {
+        change::timeless_refusal(change, self.settled.as_ref()?, request)
     }
 
     /// The register it is about.

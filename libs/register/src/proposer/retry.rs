@@ -56,7 +56,8 @@ impl Retry {
     }
 
     /// True when an earlier attempt may already have taken effect.
-    pub(super) const fn may_be_repetition(&self) -> bool {
+    #[must_use]
+    pub const fn may_be_repetition(&self) -> bool {
         matches!(self, Self::Repeated { .. })
     }
 

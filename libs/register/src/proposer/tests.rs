@@ -2,6 +2,7 @@
 
 mod memory;
 mod retry;
+mod turns;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -93,10 +94,15 @@ impl Cluster {
     }
 
     fn run(&mut self, coordinator: &mut Coordinator, command: Command, retry: Retry) -> Outcome {
+        self.operate(coordinator, command, retry).1
+    }
+
+    fn operate(&mut self, coordinator: &mut Coordinator, command: Command, retry: Retry) -> (Operation, Outcome) {
         self.now_ms += 1;
         let mut operation = Operation::new(key(), command, retry, Consistency::Quorum, Self::members(), true);
         let actions = operation.handle(coordinator, self.now_ms, Event::Start);
-        self.carry_on(coordinator, &mut operation, actions)
+        let outcome = self.carry_on(coordinator, &mut operation, actions);
+        (operation, outcome)
     }
 
     /// Carries out `actions` and all that comes of them.

@@ -29,6 +29,7 @@ impl Operation {
         }
         match &self.phase {
             Phase::Read => self.judge_read(cx),
+            Phase::Look { .. } => self.judge_look(cx),
             Phase::WriteBack { .. } => self.judge_write_back(cx),
             Phase::Prepare { ballot } => {
                 let ballot = *ballot;
@@ -117,6 +118,35 @@ impl Operation {
             return self.answered(cx, answer, copies);
         }
         self.write_back(cx, &evidence.holders, evidence.newest, state, answer);
+    }
+
+    /// Refuses the command on what a quorum holds; should it not be refused any more, or should that not be certain, it goes the ordinary
+    /// way.
+    fn judge_look(&mut self, cx: &mut Context<'_>) {
+        let needed = self.members.quorum();
+        let Some(evidence) = self.evidence(cx, needed) else {
+            if matches!(self.phase, Phase::Look { .. }) && self.round.waiting() == 0 {
+                self.pause(cx, Next::Change);
+            }
+            return;
+        };
+        let copies = evidence.holders.len();
+        let certain = evidence.doubt.is_empty() && copies >= needed && !evidence.forgets_a_fence();
+        let found = evidence.state.filter(|_| certain).and_then(|state| {
+            let refusal = change::timeless_refusal(&self.command, &state, self.request())?;
+            Some((state, refusal))
+        });
+        let Some((state, refusal)) = found else {
+            return self.begin_change(cx);
+        };
+        if let Phase::Look { remembered } = &self.phase
+            && remembered.state == state
+        {
+            // Nobody has used it, and nobody stands above it as far as is known.
+            cx.coordinator.memory.keep(&self.key, remembered.clone());
+        }
+        self.settled = Some(state);
+        self.answered(cx, refusal, copies);
     }
 
     /// Only some hold the newest state: it may not be told before a quorum does, or a later read could un-read it.
@@ -211,7 +241,10 @@ impl Operation {
             Some(next) if is_new => self.start_accept(cx, ballot, next, Purpose::Change { answer }, Basis::Promises),
             // A tombstone for what has ended: committing it again is committing it once.
             Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, Basis::Promises),
-            None if agreed && !self.settle && !may_come_through => self.answered(cx, answer, copies),
+            None if agreed && !self.settle && !may_come_through => {
+                self.settled = state;
+                self.answered(cx, answer, copies);
+            }
             None => {
                 let state = state.unwrap_or_else(|| nothing(ballot, evidence.floor));
                 self.start_accept(cx, ballot, state, Purpose::Confirm { answer }, Basis::Promises);

@@ -54,12 +54,13 @@ impl Operation {
         }
     }
 
-    /// Makes the change of what is remembered, at the reserved ballot. False when it has to go the ordinary way: nothing (that may be
-    /// used) is remembered, or the command would be refused there, which only nodes may say.
+    /// Makes the change of what is remembered, at the reserved ballot; or, when the command would be refused there, which only nodes may
+    /// say, asks them. False when it has to go the ordinary way: nothing (that may be used) is remembered.
     fn propose_remembered(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(Remembered { state, reserved }) = cx.coordinator.memory.take(&self.key) else {
+        let Some(remembered) = cx.coordinator.memory.take(&self.key) else {
             return false;
         };
+        let (state, reserved) = (&remembered.state, remembered.reserved);
         // Time is the ballot's, and this one's is past: nothing that depends on time is made or judged at it.
         let timeless = self.command.is_timeless_change() && state.expires_at_ms.is_none();
         let fresh = reserved.time.unix_ms().saturating_add(FRESH_MS) >= cx.now_unix_ms;
@@ -67,7 +68,7 @@ impl Operation {
         if !timeless || !fresh || made_before || self.consistency == Consistency::One {
             return false;
         }
-        let Applied { next, answer } = change::apply(&self.command, Some(&state), reserved, self.request());
+        let Applied { next, answer } = change::apply(&self.command, Some(state), reserved, self.request());
         match next {
             Some(next) if answer.tells_of_a_change() => {
                 self.uses(reserved);
@@ -76,6 +77,11 @@ impl Operation {
             }
             _ if bites(Tooth::RefusalFromMemory) => {
                 self.answered(cx, answer, self.members.quorum());
+                true
+            }
+            // No prepare, which would take the reservation from the next one: reading is enough to refuse.
+            _ if !self.retry.may_be_repetition() => {
+                self.start_round(cx, Phase::Look { remembered }, Request::Read, self.spares_at_once);
                 true
             }
             _ => false,

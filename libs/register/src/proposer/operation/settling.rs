@@ -6,7 +6,7 @@ use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose};
 use crate::ballot::Ballot;
 use crate::change::Answer;
 use crate::message::Request;
-use crate::state::Descent;
+use crate::state::{Descent, State};
 use crate::teeth::{Tooth, bites};
 
 impl Operation {
@@ -22,6 +22,7 @@ impl Operation {
             _ => self.needed(),
         };
         if acks >= needed {
+            self.settled = self.chosen(acks);
             return match purpose {
                 Purpose::Change { answer } if self.asks_again() => self.ask_again(cx, answer, basis),
                 Purpose::Change { answer } => {
@@ -70,6 +71,14 @@ impl Operation {
             Purpose::Change { .. } if bites(Tooth::SilentRetry) => self.pause(cx, Next::Begin),
             Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost { ballot, answer })),
             Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
+        }
+    }
+
+    /// The state of an accept that so many took, if that makes it chosen.
+    fn chosen(&self, acks: usize) -> Option<State> {
+        match &self.round.request {
+            Request::Accept { state, .. } if acks >= self.members.quorum() => Some(state.clone()),
+            _ => None,
         }
     }
 

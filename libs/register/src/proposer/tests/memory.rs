@@ -79,7 +79,45 @@ fn what_is_remembered_never_refuses() {
     cluster.run(&mut other, put("2"), never(2));
     let outcome = cluster.run(&mut one, cas(json!(2), "3"), never(3));
     assert!(matches!(answer(outcome), Answer::Swapped { .. }), "it remembers 1");
-    assert_eq!(cluster.rounds, 2);
+    assert_eq!(cluster.rounds, 3, "a look, a prepare and an accept");
+}
+
+#[test]
+fn a_refusal_costs_a_look_and_no_reservation() {
+    let (mut cluster, mut one) = (Cluster::new(), coordinator(1));
+    cluster.run(&mut one, put("1"), never(1));
+    let (version, promised) = (cluster.record(0).accepted, cluster.record(0).promised);
+    let outcome = cluster.run(&mut one, cas(json!(7), "8"), never(2));
+    let current = Some(Arc::from("1"));
+    let refusal = Answer::NotSwapped {
+        current,
+        version: Some(version),
+    };
+    assert_eq!((answer(outcome), cluster.rounds), (refusal, 1));
+    assert_eq!(cluster.record(0).promised, promised, "nothing was written");
+    cluster.run(&mut one, cas(json!(1), "2"), never(3));
+    assert_eq!((cluster.rounds, cluster.value(1)), (1, Some("2")));
+}
+
+#[test]
+fn a_look_that_nodes_do_not_agree_on_refuses_nothing() {
+    let (mut cluster, mut one, mut other) = (Cluster::new(), coordinator(1), coordinator(2));
+    cluster.run(&mut one, put("1"), never(1));
+    // Only one home takes it: whether 7 will be read ever again is not known.
+    cluster.fate = Box::new(|rank, request| {
+        if rank > 0 && is_accept(request) {
+            Fate::Lost
+        } else {
+            Fate::Arrives
+        }
+    });
+    cluster.run(&mut other, put("7"), never(2));
+    cluster.fate = Box::new(|_, _| Fate::Arrives);
+    let outcome = cluster.run(&mut one, cas(json!(8), "9"), never(3));
+    let current = cluster.state(0).value.clone();
+    assert_eq!(cluster.state(0), cluster.state(1), "settled before it is told");
+    let version = Some(cluster.state(0).version);
+    assert_eq!(answer(outcome), Answer::NotSwapped { current, version });
 }
 
 #[test]

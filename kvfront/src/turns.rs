@@ -1,0 +1,107 @@
+//! Waiting for a turn at a key: `register`'s [lines](register::proposer::turns), with tasks that wait in them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use register::Key;
+use register::change::Answer;
+use register::proposer::Operation;
+use register::proposer::turns::{self, Began, Change};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The lines of this kvfront.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    lines: Mutex<turns::Turns<oneshot::Sender<Called>>>,
+}
+
+/// What becomes of one that waits.
+#[derive(Debug)]
+pub(crate) enum Called {
+    /// It is its turn.
+    Turn(Turn),
+    /// It is refused by what the one before it ended on.
+    Refused(Answer),
+}
+
+/// The right to change a key. Dropped, it passes to the next.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    turns: Arc<Turns>,
+    key: Key,
+    began: Began,
+    passed: bool,
+}
+
+impl Turns {
+    /// Waits for a turn at `key`, or to be refused by somebody else's; `None` when neither came in time.
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        key: &Key,
+        change: impl FnOnce() -> Change,
+        patience: Duration,
+    ) -> Option<Called> {
+        let (called, mut call) = oneshot::channel();
+        if let Some(began) = self.lock().join(key, change, || called) {
+            return Some(Called::Turn(self.turn(key, began)));
+        }
+        match timeout(patience, &mut call).await {
+            Ok(called) => called.ok(),
+            Err(_) => {
+                // A turn that came at the last moment is not lost.
+                call.close();
+                call.try_recv().ok()
+            }
+        }
+    }
+
+    fn turn(self: &Arc<Self>, key: &Key, began: Began) -> Turn {
+        Turn {
+            turns: Arc::clone(self),
+            key: key.clone(),
+            began,
+            passed: false,
+        }
+    }
+
+    fn call_next(self: &Arc<Self>, key: &Key, ended: Option<&Operation>) {
+        loop {
+            let Some((next, began)) = self.lock().next(key, ended) else {
+                return;
+            };
+            match next.send(Called::Turn(self.turn(key, began))) {
+                Ok(()) => return,
+                // It has given up waiting.
+                Err(Called::Turn(mut unwanted)) => unwanted.passed = true,
+                Err(Called::Refused(_)) => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, turns::Turns<oneshot::Sender<Called>>> {
+        // A line is whole after every statement.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Passes the turn on when `operation` has ended, with word to those it refutes.
+    pub(crate) fn end(mut self, operation: &Operation) {
+        self.passed = true;
+        let refuted = self.turns.lock().refuted(&self.key, self.began, operation);
+        for (waiting, answer) in refuted {
+            // Who has given up waiting needs no answer.
+            drop(waiting.send(Called::Refused(answer)));
+        }
+        self.turns.call_next(&self.key, Some(operation));
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.passed {
+            self.turns.call_next(&self.key, None);
+        }
+    }
+}
