@@ -84,10 +84,7 @@ pub async fn run(args: &Args, progress: &(dyn Fn(&str) + Sync)) -> anyhow::Resul
         series: Vec::new(),
     };
     for keys in &args.keys {
-        Bench::start(args, *keys, progress)
-            .await?
-            .run(&mut report.series)
-            .await?;
+        Bench::start(args, *keys, progress).await?.run(&mut report.series).await;
     }
     if let Some(file) = &args.json {
         write(file, &serde_json::to_string_pretty(&report)?)?;
@@ -157,7 +154,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Goes through all loads and kinds of work.
-    async fn run(mut self, series: &mut Vec<Series>) -> anyhow::Result<()> {
+    async fn run(mut self, series: &mut Vec<Series>) {
         let args = self.args;
         for clients in &args.clients {
             for rate in &args.rate {
@@ -168,19 +165,21 @@ impl<'a> Bench<'a> {
                         rate: Some(*rate).filter(|rate| *rate > 0.0),
                         work: *work,
                     };
-                    series.extend(self.scenario(scenario).await?);
+                    series.extend(self.scenario(scenario).await);
                 }
             }
         }
-        Ok(())
     }
 
     /// Every system in turn, and again in the next round.
-    async fn scenario(&mut self, scenario: Scenario) -> anyhow::Result<Vec<Series>> {
+    async fn scenario(&mut self, scenario: Scenario) -> Vec<Series> {
         let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); self.systems.len()];
         for round in 1..=self.args.rounds {
             for (system, rounds) in rounds.iter_mut().enumerate() {
-                let figures = self.window(system, scenario).await?;
+                let length = self.args.length();
+                let measured = self.window(system, scenario).await;
+                // One system that is overwhelmed must not cost the others' figures.
+                let figures = measured.unwrap_or_else(|error| Round::failed(length, format!("{error:#}")));
                 (self.progress)(&format!(
                     "{}, {} clients, round {round}, {}: {:.0} ops/s",
                     scenario.work,
@@ -194,10 +193,10 @@ impl<'a> Bench<'a> {
         let etcd = self.systems.iter().position(|(target, _)| *target == Target::Etcd);
         let etcd = etcd.map(|system| rounds[system].clone());
         let targets = self.systems.iter().map(|(target, _)| *target);
-        Ok(targets
+        targets
             .zip(rounds)
             .map(|(target, rounds)| Series::new(scenario, target, rounds, etcd.as_deref()))
-            .collect())
+            .collect()
     }
 
     async fn window(&mut self, system: usize, scenario: Scenario) -> anyhow::Result<Round> {

@@ -69,7 +69,7 @@ pub struct Round {
     pub ops: u64,
     /// The same, a second.
     pub ops_per_sec: f64,
-    /// Median latency, milliseconds.
+    /// Median latency, milliseconds; like the others not a number when nothing succeeded.
     pub p50_ms: f64,
     /// 99th percentile, milliseconds.
     pub p99_ms: f64,
@@ -111,7 +111,10 @@ impl Round {
         let done = tallies.iter().map(|tally| tally.done);
         let ops: u64 = done.clone().sum();
         let (slowest, fastest) = (done.clone().min().unwrap_or(0), done.max().unwrap_or(0));
-        let ms = |micros: u64| micros as f64 / 1_000.0;
+        let ms = |micros: u64| match latencies.is_empty() {
+            true => f64::NAN, // null in JSON; no figure to the medians
+            false => micros as f64 / 1_000.0,
+        };
         Self {
             seconds: length.as_secs_f64(),
             ops,
@@ -131,6 +134,13 @@ impl Round {
             not_begun,
             slowest_to_fastest: slowest as f64 / fastest.max(1) as f64,
         }
+    }
+
+    /// A window that could not be measured at all.
+    pub(crate) fn failed(length: Duration, why: String) -> Self {
+        let mut round = Self::of(&[], length, 0, (None, None));
+        round.fail("not measured", why);
+        round
     }
 
     /// Adds a failure.
@@ -482,6 +492,16 @@ pub(crate) mod tests {
         assert!((round.server_cpu_sec_per_1000_ops.unwrap() - 100.0).abs() < 1e-9);
         round.fail("wrong count", "1 is missing".to_owned());
         assert_eq!(round.failures(), 3);
+    }
+
+    #[test]
+    fn what_could_not_be_measured_has_no_latency() {
+        let failed = Round::failed(Duration::from_secs(2), "no connection".to_owned());
+        assert_eq!((failed.ops, failed.failures()), (0, 1));
+        let rounds = vec![failed, round(10, None)];
+        let series = Series::new(scenario(Work::Get), Target::Ours, rounds, None);
+        assert!((series.p99_ms.unwrap().median - 99.0).abs() < 0.1);
+        assert!(serde_json::to_value(&series).unwrap()["rounds"][0]["p99_ms"].is_null());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep_until;
 
@@ -86,7 +86,11 @@ pub(crate) async fn measure<S: Connect>(system: &S, plan: &Plan, servers: &[u32]
     };
     let mut round = Round::of(&tallies, plan.length, not_begun, used);
     if plan.work == Work::CasHot {
-        check_hot(system, &tallies, &mut round).await?;
+        let made = tallies.iter().map(|tally| tally.increments).sum();
+        let unsure = tallies.iter().map(|tally| tally.unsure).sum();
+        if let Err(error) = check_hot(system, made, unsure).await {
+            round.fail("wrong count", format!("{error:#}"));
+        }
     }
     Ok(round)
 }
@@ -142,16 +146,11 @@ fn charge(tallies: &mut [Tally], arrivals: &Arrivals, start: Instant) -> u64 {
 }
 
 /// The hot key must hold exactly the increments that were acknowledged, and at most those of unknown effect besides.
-async fn check_hot<S: Connect>(system: &S, tallies: &[Tally], round: &mut Round) -> anyhow::Result<()> {
+async fn check_hot<S: Connect>(system: &S, made: u64, unsure: u64) -> anyhow::Result<()> {
     let mut client = timed(system.connect(0)).await?;
     let (number, _) = timed(client.current(HOT_KEY)).await?;
-    let made: u64 = tallies.iter().map(|tally| tally.increments).sum();
-    let unsure: u64 = tallies.iter().map(|tally| tally.unsure).sum();
     if !(made..=made + unsure).contains(&number) {
-        round.fail(
-            "wrong count",
-            format!("{made} increments succeeded, {unsure} perhaps, the key says {number}"),
-        );
+        bail!("{made} increments succeeded, {unsure} perhaps, the key says {number}");
     }
     Ok(())
 }
