@@ -25,6 +25,16 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole system in this process (what happens when no command is given)
     Up(UpArgs),
+    /// Measure how fast it is
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    Kv(Box<kv_bench::Args>),
 }
 
 /// Who makes orders.

@@ -1,5 +1,6 @@
 //! The one command. `dronedispatch` (or `dronedispatch up`) runs three kvstores, kvfront, the gateways, lb, dispatcher, the drones and the
 //! order generator in one process, talking through loopback HTTP exactly as separate programs do, with the in-process bus or RabbitMQ.
+//! `dronedispatch bench kv` measures the KV beside etcd and Redis (crate `kv-bench`).
 //!
 //! - [`cli`]: the settings.
 //! - [`ports`]: who listens where, and the listeners themselves.
@@ -19,22 +20,17 @@ use clap::{CommandFactory, FromArgMatches};
 use service::Shutdown;
 use service::settings::{CommonArgs, exit_with};
 
-use crate::cli::{Cli, Command, UpArgs};
+use crate::cli::{Bench, Cli, Command, UpArgs};
 
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { command, up } = service::settings::parse();
-    let Command::Up(args) = command.unwrap_or(Command::Up(up));
-    let common = CommonArgs {
-        log: args.log.clone(),
-        log_format: args.log_format,
-        check_health: false,
+    let result = match command.unwrap_or(Command::Up(up)) {
+        Command::Up(args) => run_up(&args),
+        Command::Bench(Bench::Kv(args)) => kv_bench::main(&args),
     };
-    if let Err(error) = service::logging::init_to(&common, status::log_writer) {
-        exit_with(&error.to_string());
-    }
-    match run(&args) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             status::say_error(&format!("{error:#}"));
@@ -43,7 +39,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &UpArgs) -> anyhow::Result<()> {
+fn run_up(args: &UpArgs) -> anyhow::Result<()> {
+    let common = CommonArgs {
+        log: args.log.clone(),
+        log_format: args.log_format,
+        check_health: false,
+    };
+    if let Err(error) = service::logging::init_to(&common, status::log_writer) {
+        exit_with(&error.to_string());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
@@ -70,5 +74,7 @@ mod tests {
             panic!("up")
         };
         assert_eq!((up.drones, up.gateways), (7, 3));
+        let bench = parse(&["dronedispatch", "bench", "kv", "--url", "http://127.0.0.1:9000"]).command;
+        assert!(matches!(bench, Some(Command::Bench(Bench::Kv(args))) if args.url.is_some()));
     }
 }
