@@ -131,7 +131,6 @@ async fn round(front: &Front, roster: &Roster, told: &mut Told) {
         catch_old_copies(&mut planned, &seen, above, |node, incarnation| {
             front.transport.commit_shown(node, incarnation)
         });
-        admit_only_the_remembered(&mut planned, &seen, front.ring.may_be_missing());
         if front.ring.list_len() == 1 {
             keep_what_nobody_else_has(&mut planned, &seen);
         }
@@ -224,42 +223,6 @@ fn catch_old_copies(
             },
         ));
     }
-}
-
-/// A new node votes only once so many others remember it that those that may be lost together with it are not all of them. Otherwise nobody
-/// would know that it had ever voted, and it would be taken for a new one again, its promises forgotten. Until then more are told of it.
-fn admit_only_the_remembered(planned: &mut Vec<(usize, NodeRequest)>, seen: &[Seen], may_be_missing: usize) {
-    let mut told = Vec::new();
-    planned.retain(|(node, request)| {
-        let (NodeRequest::Admit { .. }, Some(status)) = (request, &seen[*node].status) else {
-            return true;
-        };
-        if status.standing != Standing::Blank {
-            return true;
-        }
-        let peer = Peer {
-            name: Arc::clone(&seen[*node].name),
-            generation: status.generation.max(1),
-            incarnation: status.incarnation,
-            commit: status.commit,
-        };
-        let is_it = |known: &Peer| known.name == peer.name && known.incarnation == peer.incarnation;
-        let others = seen.iter().enumerate().filter(|(other, _)| other != node);
-        let (witnesses, forgetful): (Vec<_>, Vec<_>) = others
-            .filter_map(|(other, seen)| Some((other, seen.status.as_ref()?)))
-            .partition(|(_, other)| other.peers.iter().any(is_it));
-        let is_safe = witnesses.len() >= may_be_missing;
-        if !is_safe {
-            let peers = || vec![peer.clone()];
-            told.extend(
-                forgetful
-                    .iter()
-                    .map(|(other, _)| (*other, NodeRequest::Remember { peers: peers() })),
-            );
-        }
-        is_safe
-    });
-    planned.append(&mut told);
 }
 
 /// Where every key is on one node only, a disk that went back in time cannot be filled from anywhere: at the end of the filling, what it still
@@ -410,43 +373,6 @@ mod tests {
             };
             assert_eq!(planned, [remember, (0, refill)]);
         }
-    }
-
-    /// Nodes 0 and 1 could otherwise lose their disks together, and be taken for new ones although both had voted.
-    #[test]
-    fn a_new_node_is_admitted_once_enough_remember_it() {
-        let blank = |incarnation| NodeStatus {
-            generation: 0,
-            ..status(incarnation, 0, Standing::Blank)
-        };
-        let one = NodeStatus {
-            peers: vec![peer(0, 10, 0)],
-            ..blank(20)
-        };
-        let mut seen = seen(vec![Some(blank(10)), Some(one), Some(blank(30)), None, None]);
-        let admit = (
-            0,
-            NodeRequest::Admit {
-                incarnation: 10,
-                commit: 0,
-            },
-        );
-        let planned = |seen: &[Seen]| {
-            let mut planned = plan(seen, 2, Ballot::ZERO);
-            assert!(planned.contains(&admit));
-            admit_only_the_remembered(&mut planned, seen, 2);
-            planned
-        };
-        let remember = (
-            2,
-            NodeRequest::Remember {
-                peers: vec![peer(0, 10, 0)],
-            },
-        );
-        let before = planned(&seen);
-        assert!(!before.contains(&admit) && before.contains(&remember), "{before:?}");
-        seen[2].status.as_mut().unwrap().peers = vec![peer(0, 10, 0)];
-        assert!(planned(&seen).contains(&admit));
     }
 
     #[test]

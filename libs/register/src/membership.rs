@@ -329,15 +329,21 @@ pub fn plan(nodes: &[Seen], may_be_missing: usize, above: Ballot) -> Vec<(usize,
             said.push((place, refill));
             continue;
         }
+        // Those that may be lost together with a new node must not be all that remember it: nobody would know that it had ever voted.
+        let witnesses = match status.standing {
+            Standing::Blank => may_be_missing.max(1),
+            _ => 1,
+        };
         match status.standing {
-            Standing::Blank | Standing::Returned if nodes.len() == 1 || !memories.is_empty() => said.push((
+            Standing::Blank | Standing::Returned if nodes.len() == 1 || memories.len() >= witnesses => said.push((
                 place,
                 NodeRequest::Admit {
                     incarnation: status.incarnation,
                     commit: status.commit,
                 },
             )),
-            Standing::Blank | Standing::Returned if !is_certainly_new(nodes, place, may_be_missing) => {}
+            Standing::Blank | Standing::Returned
+                if memories.is_empty() && !is_certainly_new(nodes, place, may_be_missing) => {}
             Standing::Filling { .. } => {}
             Standing::Blank | Standing::Returned | Standing::Voting => {
                 let forgetful = others(nodes, place).filter(|(_, other)| {

@@ -140,6 +140,27 @@ fn a_node_is_remembered_before_it_votes() {
     );
 }
 
+/// Two of five could otherwise lose their disks together, and be taken for new ones although both had voted.
+#[test]
+fn a_new_node_is_admitted_once_as_many_remember_it_as_may_be_lost() {
+    let mut cluster = Cluster::new(5);
+    (cluster.up[3], cluster.up[4]) = (false, false);
+    let plan = |cluster: &Cluster| plan(&cluster.seen(), 2, above());
+    let of_first = |said: &(usize, NodeRequest)| match &said.1 {
+        NodeRequest::Admit { .. } => said.0 == 0,
+        NodeRequest::Remember { peers } => &*peers[0].name == "n0",
+        _ => false,
+    };
+    for witness in 1..=2 {
+        let said: Vec<_> = plan(&cluster).into_iter().filter(of_first).collect();
+        assert_eq!(said.len(), 3 - witness, "whoever does not know of it is told: {said:?}");
+        assert!(said.iter().all(|(place, _)| *place >= witness));
+        assert!(cluster.say(said[0].0, &said[0].1));
+    }
+    let said: Vec<_> = plan(&cluster).into_iter().filter(of_first).collect();
+    assert!(matches!(said[..], [(0, NodeRequest::Admit { .. })]), "{said:?}");
+}
+
 #[test]
 fn a_lost_disk_is_seen_while_one_other_remembers_and_the_node_is_filled() {
     for silent in [None, Some(1), Some(2)] {
