@@ -40,6 +40,9 @@ pub use retry::Retry;
 /// How much longer a coordinator pauses when the one that stood in its way is preferred for the key.
 pub const DEFERENCE: u64 = 4;
 
+/// How often a pause is doubled at most.
+const MAX_DOUBLINGS: u32 = 3;
+
 /// How long things may take, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limits {
@@ -49,8 +52,8 @@ pub struct Limits {
     pub phase_ms: u64,
     /// When a home has been silent that long, the spares are asked.
     pub spare_after_ms: u64,
-    /// Longest pause before the second try of a round; it doubles with each further try, up to 32 times that, and each pause is drawn
-    /// at random below it, so that duelling proposers part. Whoever is not preferred for the key waits up to
+    /// Longest pause before the second try of a round; it doubles with each further try, up to 8 times that (a few rounds' time; with more,
+    /// those that wait behind one that pauses would feel it), and each pause is drawn at random below it, so that duelling proposers part. Whoever is not preferred for the key waits up to
     /// [`DEFERENCE`] times that. 0: no pauses, and no dice are thrown.
     pub backoff_ms: u64,
 }
@@ -105,7 +108,7 @@ impl Coordinator {
 
     /// A random pause for the given try (0 for the first repetition), in milliseconds, longer when giving way to a preferred coordinator.
     fn pause_ms(&mut self, tries: u32, give_way: bool) -> u64 {
-        let longest = self.limits.backoff_ms << tries.min(5);
+        let longest = self.limits.backoff_ms << tries.min(MAX_DOUBLINGS);
         let longest = if give_way {
             longest.saturating_mul(DEFERENCE)
         } else {
