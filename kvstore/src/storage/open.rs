@@ -21,7 +21,7 @@ use super::schema::{self, APPLICATION_ID, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION}
 
 /// How long the integrity check at start may take. A larger database is checked as far as that goes; damage met later is an error of the
 /// request that meets it.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a connection waits for another one's lock. Within one process only checkpoints hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -36,16 +36,22 @@ pub(crate) fn read_record(connection: &Connection, key: &Key) -> rusqlite::Resul
         .optional()
 }
 
-/// Inserts or replaces the record of a key.
-pub(crate) fn write_record(connection: &Connection, key: &Key, stored: &Stored) -> rusqlite::Result<()> {
-    let sql = concat!(
-        "INSERT OR REPLACE INTO records (",
-        columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    );
+/// Writes the record of a key: a new one, or over the one that is there (`exists`). Telling saves SQLite a deletion and an insertion, in the
+/// table and in its indexes.
+pub(crate) fn write_record(connection: &Connection, key: &Key, stored: &Stored, exists: bool) -> rusqlite::Result<()> {
+    let sql = if exists {
+        "UPDATE records SET commit_number = ?, accepted = ?, promised = ?, floor = ?, hint_for = ?, version = ?, fence = ?,
+            expires_at_ms = ?, lineage = ?, value = ? WHERE key = ?"
+    } else {
+        concat!(
+            "INSERT INTO records (",
+            columns!(),
+            ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+    };
     let record = &stored.record;
     let state = record.state.as_ref();
-    connection.prepare_cached(sql)?.execute(params![
+    let written = connection.prepare_cached(sql)?.execute(params![
         stored.commit.cast_signed(),
         ballot_to_sql(record.accepted),
         ballot_to_sql(record.promised),
@@ -58,7 +64,12 @@ pub(crate) fn write_record(connection: &Connection, key: &Key, stored: &Stored) 
         state.and_then(|s| s.value.as_deref()),
         key.as_text(),
     ])?;
-    Ok(())
+    if written == 1 {
+        Ok(())
+    } else {
+        // Nothing of the transaction is kept.
+        Err(rusqlite::Error::StatementChangedRows(written))
+    }
 }
 
 /// Deletes the record of a key.
@@ -316,12 +327,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn what_is_written_is_read(record in records(), name in ".{0,30}", commit in 0u64..=i64::MAX as u64) {
+        fn what_is_written_is_read(before in records(), record in records(), name in ".{0,30}", commit in 1u64..=i64::MAX as u64) {
             let connection = Connection::open_in_memory().unwrap();
             create_tables(&connection).unwrap();
             let key = Key::data(&name);
+            let before = Stored { record: before, commit: commit - 1 };
             let stored = Stored { record, commit };
-            write_record(&connection, &key, &stored).unwrap();
+            prop_assert!(write_record(&connection, &key, &stored, true).is_err(), "it does not exist");
+            write_record(&connection, &key, &before, false).unwrap();
+            prop_assert_eq!(read_record(&connection, &key).unwrap(), Some(before));
+            prop_assert!(write_record(&connection, &key, &stored, false).is_err(), "it exists");
+            write_record(&connection, &key, &stored, true).unwrap();
             prop_assert_eq!(read_record(&connection, &key).unwrap(), Some(stored));
             delete_record(&connection, &key).unwrap();
             prop_assert_eq!(read_record(&connection, &key).unwrap(), None);

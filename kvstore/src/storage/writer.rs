@@ -205,7 +205,7 @@ impl Writer {
             .map_err(not_written)?;
         for (key, slot) in slots {
             match &slot.now {
-                Some(stored) => rows::write_record(&transaction, key, stored),
+                Some(stored) => rows::write_record(&transaction, key, stored, slot.existed),
                 None => rows::delete_record(&transaction, key),
             }
             .map_err(not_written)?;
