@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
 
 fn run_up(args: &UpArgs) -> anyhow::Result<()> {
     let common = CommonArgs {
+        worker_threads: None,
         log: args.log.clone(),
         log_format: args.log_format,
         check_health: false,

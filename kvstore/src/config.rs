@@ -74,6 +74,11 @@ impl Program for Config {
         Some(self.listen)
     }
 
+    /// The writer's thread has the other half: requests come in few large messages.
+    fn worker_threads(processors: usize) -> usize {
+        processors.div_ceil(2)
+    }
+
     fn validate(&self) -> Result<(), SettingError> {
         if self.max_value_bytes == 0 || self.max_value_bytes > MAX_VALUE_BYTES_LIMIT {
             let takes = format!("1 to {MAX_VALUE_BYTES_LIMIT} bytes");

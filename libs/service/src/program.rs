@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,6 +29,12 @@ pub trait Program: Parser {
 
     /// The address to listen on, for servers.
     fn listen(&self) -> Option<SocketAddr>;
+
+    /// Threads that serve requests on a machine with so many processors, unless `WORKER_THREADS` says otherwise.
+    #[must_use]
+    fn worker_threads(processors: usize) -> usize {
+        processors
+    }
 
     /// Checks that go beyond a single value.
     ///
@@ -82,7 +89,13 @@ where
     if let Err(error) = config.validate().and_then(|()| logging::init(config.common())) {
         settings::exit_with(&error.to_string());
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = config.common().worker_threads.map(NonZeroUsize::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers.unwrap_or_else(|| C::worker_threads(processors)))
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };

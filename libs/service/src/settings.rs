@@ -5,6 +5,7 @@
 //! set but empty, as compose passes one that its user left out, counts as not set.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -41,6 +42,10 @@ pub struct CommonArgs {
     /// How log lines look
     #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum, value_name = "FORMAT")]
     pub log_format: LogFormat,
+
+    /// Threads that serve requests; by default as many as suit the program on this machine
+    #[arg(long, env = "WORKER_THREADS", value_name = "THREADS")]
+    pub worker_threads: Option<NonZeroUsize>,
 
     /// Ask the program already running on this address whether it is ready, and exit with 0 or 1 (for container health checks)
     #[arg(long)]
