@@ -153,6 +153,11 @@ impl Program for Config {
         Some(self.listen)
     }
 
+    /// One processor is left to the kernel, which has as much to do with the messages, and to who else is there.
+    fn worker_threads(processors: usize) -> usize {
+        processors.saturating_sub(1).max(1)
+    }
+
     fn validate(&self) -> Result<(), SettingError> {
         if self.hint_flush_sec > HINT_FLUSH_SEC_MAX {
             let takes = format!("seconds above 0, at most {HINT_FLUSH_SEC_MAX}");

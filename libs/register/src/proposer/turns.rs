@@ -19,7 +19,7 @@ use crate::state::{Key, RequestId};
 
 /// Changes that one turn refuses at most. Those who are told compete for the next turn with the one who had this one, so few is fair to
 /// both, and many costs requests that fail.
-pub const REFUSED_AT_ONCE: usize = 4;
+pub const REFUSED_AT_ONCE: usize = 3;
 
 /// A change that waits, as far as it matters to others.
 #[derive(Debug, Clone)]
