@@ -148,8 +148,18 @@ pub struct Operation {
     tries: u32,
     /// When it is given up, by the coordinator's clock, in Unix milliseconds.
     deadline_unix_ms: u64,
-    /// A state that a quorum held at some moment of the operation: the one that its answer rests on.
-    settled: Option<State>,
+    settled: Settled,
+}
+
+/// A state that a quorum held at some moment of an operation: the one that its answer rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Settled {
+    /// None, or it is not known.
+    Nothing,
+    /// That of the last round's accept.
+    Accepted,
+    /// This one, which was found.
+    Found(State),
 }
 
 struct Context<'a> {
@@ -195,7 +205,7 @@ impl Operation {
             spares_at_once: suspected,
             tries: 0,
             deadline_unix_ms: u64::MAX,
-            settled: None,
+            settled: Settled::Nothing,
         }
     }
 
@@ -222,7 +232,11 @@ impl Operation {
     /// that was asked for before this one was started and is not answered yet, and for no other.
     #[must_use]
     pub fn refutes(&self, change: &Command, request: RequestId) -> Option<Answer> {
-        change::timeless_refusal(change, self.settled.as_ref()?, request)
+        let state = match (&self.settled, &self.round.request) {
+            (Settled::Found(state), _) | (Settled::Accepted, Request::Accept { state, .. }) => state,
+            _ => return None,
+        };
+        change::timeless_refusal(change, state, request)
     }
 
     /// The register it is about.

@@ -3,7 +3,7 @@
 use super::super::evidence::{Doubt, Evidence};
 use super::super::round::Round;
 use super::super::{Action, Consistency, Outcome};
-use super::{Basis, Context, Next, Operation, Phase, Purpose, Timer, UNWATCHED};
+use super::{Basis, Context, Next, Operation, Phase, Purpose, Settled, Timer, UNWATCHED};
 use crate::ballot::Ballot;
 use crate::change::{self, Answer, Applied, Command};
 use crate::message::Request;
@@ -145,7 +145,7 @@ impl Operation {
             // Nobody has used it, and nobody stands above it as far as is known.
             cx.coordinator.memory.keep(&self.key, remembered.clone());
         }
-        self.settled = Some(state);
+        self.settled = Settled::Found(state);
         self.answered(cx, refusal, copies);
     }
 
@@ -242,7 +242,7 @@ impl Operation {
             // A tombstone for what has ended: committing it again is committing it once.
             Some(next) => self.start_accept(cx, ballot, next, Purpose::Confirm { answer }, Basis::Promises),
             None if agreed && !self.settle && !may_come_through => {
-                self.settled = state;
+                self.settled = state.map_or(Settled::Nothing, Settled::Found);
                 self.answered(cx, answer, copies);
             }
             None => {

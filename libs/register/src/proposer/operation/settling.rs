@@ -2,11 +2,11 @@
 
 use super::super::Consistency;
 use super::judging::{known, nothing};
-use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose};
+use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose, Settled};
 use crate::ballot::Ballot;
 use crate::change::Answer;
 use crate::message::Request;
-use crate::state::{Descent, State};
+use crate::state::Descent;
 use crate::teeth::{Tooth, bites};
 
 impl Operation {
@@ -22,7 +22,10 @@ impl Operation {
             _ => self.needed(),
         };
         if acks >= needed {
-            self.settled = self.chosen(acks);
+            // What fewer than a quorum took is not chosen, and the round of a burial is not the last one.
+            if acks >= self.members.quorum() && !matches!(purpose, Purpose::Bury { .. }) {
+                self.settled = Settled::Accepted;
+            }
             return match purpose {
                 Purpose::Change { answer } if self.asks_again() => self.ask_again(cx, answer, basis),
                 Purpose::Change { answer } => {
@@ -71,14 +74,6 @@ impl Operation {
             Purpose::Change { .. } if bites(Tooth::SilentRetry) => self.pause(cx, Next::Begin),
             Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost { ballot, answer })),
             Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
-        }
-    }
-
-    /// The state of an accept that so many took, if that makes it chosen.
-    fn chosen(&self, acks: usize) -> Option<State> {
-        match &self.round.request {
-            Request::Accept { state, .. } if acks >= self.members.quorum() => Some(state.clone()),
-            _ => None,
         }
     }
 
