@@ -28,11 +28,11 @@ pub(crate) struct Message {
     pub(crate) request: Request,
 }
 
-/// What happens.
+/// What happens. What is large is boxed: most of what happens are timers, and each is moved several times.
 #[derive(Debug)]
 pub(crate) enum What {
     /// A request reaches a node.
-    Arrive(Message),
+    Arrive(Box<Message>),
     /// A node's writer commits.
     Commit { node: u8, start: u32 },
     /// An answer reaches a coordinator.
@@ -41,7 +41,7 @@ pub(crate) enum What {
         round: u32,
         rank: u8,
         clock: HlcTime,
-        reply: Reply,
+        reply: Box<Reply>,
     },
     /// A coordinator learns that no answer will come.
     Fail {
@@ -81,7 +81,7 @@ pub(crate) enum What {
         pass: u32,
         node: u8,
         clock: HlcTime,
-        request: NodeRequest,
+        request: Box<NodeRequest>,
     },
     /// And its answer.
     NodeTold {
@@ -91,7 +91,7 @@ pub(crate) enum What {
         node: u8,
         clock: HlcTime,
         raised: Option<Ballot>,
-        status: NodeStatus,
+        status: Box<NodeStatus>,
     },
     /// A coordinator makes something of what the nodes said of themselves.
     NodePlan { front: u8, start: u32 },

@@ -102,7 +102,7 @@ impl World<'_> {
             pass: self.fronts[front].pass,
             node: small(node),
             clock: self.fronts[front].clock().tick(wall_ms),
-            request,
+            request: Box::new(request),
         };
         if !self.chance(self.plan.loss_per_mille) {
             let after = self.delay_us();
@@ -144,7 +144,7 @@ impl World<'_> {
             node,
             clock: shell.reading(wall_ms),
             raised,
-            status: shell.disk.status.clone(),
+            status: Box::new(shell.disk.status.clone()),
         };
         let cut = self.fronts[from].answers_cut >> index & 1 == 1;
         if !cut && !self.chance(self.plan.loss_per_mille) {

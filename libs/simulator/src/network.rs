@@ -37,7 +37,7 @@ impl World<'_> {
             }
         }
         let after = self.delay_us() + late_us;
-        self.after(after, What::Arrive(message));
+        self.after(after, What::Arrive(Box::new(message)));
     }
 
     /// Of a message that is lost the transport may say so, after a while; that it was not delivered it cannot know.
@@ -103,7 +103,7 @@ impl World<'_> {
             ..*message
         };
         let after = self.delay_us() + self.delay_us();
-        self.after(after, What::Arrive(copy));
+        self.after(after, What::Arrive(Box::new(copy)));
     }
 
     fn commit_later(&mut self, node: usize) {
@@ -152,7 +152,7 @@ impl World<'_> {
             round: message.round,
             rank: message.rank,
             clock: self.nodes[index].reading(wall_ms),
-            reply,
+            reply: Box::new(reply),
         };
         let after = self.delay_us();
         self.after(after, what);

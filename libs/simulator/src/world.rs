@@ -308,7 +308,7 @@ impl<'a> World<'a> {
         }
         let Some(what) = self.defer(what) else { return };
         match what {
-            What::Arrive(message) => self.arrive(message),
+            What::Arrive(message) => self.arrive(*message),
             What::Commit { node, start } => self.commit(usize::from(node), start),
             What::Answer {
                 to,
@@ -316,7 +316,7 @@ impl<'a> World<'a> {
                 rank,
                 clock,
                 reply,
-            } => self.answered(to, round, rank, clock, reply),
+            } => self.answered(to, round, rank, clock, *reply),
             What::Fail {
                 to,
                 round,
@@ -353,7 +353,7 @@ impl<'a> World<'a> {
                 clock,
                 raised,
                 status,
-            } => self.node_told(front, (start, pass), node, clock, raised, status),
+            } => self.node_told(front, (start, pass), node, clock, raised, *status),
             What::NodePlan { front, start } => self.node_plan(front, start),
             What::Strike(nemesis) => self.strike(nemesis),
             What::Heal(heal) => self.heal(heal),
@@ -363,17 +363,18 @@ impl<'a> World<'a> {
 
     /// What concerns a paused machine waits until that goes on.
     fn defer(&mut self, what: What) -> Option<What> {
+        let node = match &what {
+            What::Arrive(message) => Some(message.node),
+            What::Commit { node, .. } | What::Hello { node, .. } | What::NodeAsk { node, .. } => Some(*node),
+            _ => None,
+        };
+        if let Some(node) = node.map(|node| &mut self.nodes[usize::from(node)])
+            && node.paused
+        {
+            node.deferred.push(what);
+            return None;
+        }
         match &what {
-            What::Arrive(Message { node, .. })
-            | What::Commit { node, .. }
-            | What::Hello { node, .. }
-            | What::NodeAsk { node, .. } => {
-                let node = &mut self.nodes[usize::from(*node)];
-                if node.paused {
-                    node.deferred.push(what);
-                    return None;
-                }
-            }
             What::Answer { to, .. }
             | What::Fail { to, .. }
             | What::Wake { to, .. }
