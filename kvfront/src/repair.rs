@@ -5,7 +5,8 @@
 //! are compared, then the keys of the leaves that differ:
 //! - homes that hold different ballots: a linearizable get, which writes the newest back;
 //! - a spare that holds a record: it is handed over like a hint;
-//! - a node that is not in the key's list, as after a change of the ring: reported.
+//! - a node that is not in the key's list, as after a change of the ring: it drops its copy once every home holds that or something newer. What no
+//!   home has is kept and reported: it may be all that is left of a key.
 //!
 //! Only nodes that vote are compared, and only keys whose whole list answers. `REPAIR_KEYS_PER_SEC` limits it. Several kvfronts may do it at the
 //! same time.
@@ -62,7 +63,7 @@ pub(crate) struct RepairCounts {
     keys_repaired: usize,
     /// Keys that could not be repaired.
     keys_failed: usize,
-    /// Records on nodes that are not in their key's list.
+    /// Records on nodes that are not in their key's list, and that those in it do not all have.
     strays: usize,
 }
 
@@ -249,7 +250,7 @@ impl Pass<'_> {
         .await
     }
 
-    /// Repairs one key; `None` when there is nothing to repair, else whether that went well, and how many strays there are.
+    /// Repairs one key; `None` when there is nothing to repair, else whether that went well, and how many strays are left.
     async fn repair(&self, key: Key, listed: Vec<Ballot>, answered: &[bool]) -> Option<(bool, usize)> {
         let preference = Arc::clone(self.front.ring.preference(&key));
         if !preference.nodes.iter().all(|node| answered[*node]) {
@@ -260,7 +261,7 @@ impl Pass<'_> {
             spares,
             strays,
         } = judge(&preference, &listed);
-        if !homes_differ && spares.is_empty() && strays == 0 {
+        if !homes_differ && spares.is_empty() && strays.is_empty() {
             return None;
         }
         self.pace.turn().await;
@@ -282,10 +283,34 @@ impl Pass<'_> {
                 None => false,
             };
         }
-        if well && strays == 0 {
+        let mut left = 0;
+        for node in strays {
+            left += usize::from(!self.drop_stray(&key, &preference, node).await);
+        }
+        if well && left == 0 {
             self.front.metrics.key_repaired();
         }
-        Some((well, strays))
+        Some((well, left))
+    }
+
+    /// Has a node that is not in the key's list drop its copy, if every home holds that or something newer; true when it is gone.
+    async fn drop_stray(&self, key: &Key, preference: &Preference, node: usize) -> bool {
+        let Some(Reply::Holds(stray)) = errand::ask(self.front, node, key, Request::Read).await else {
+            return false;
+        };
+        let Some(held) = self.read(key, preference).await else {
+            return false;
+        };
+        let fence = |held: &Held| held.state.as_ref().map_or(0, |state| state.fence);
+        let homes = &held[..preference.homes];
+        if !homes
+            .iter()
+            .all(|home| home.accepted >= stray.accepted && fence(home) >= fence(&stray))
+        {
+            return false;
+        }
+        let ballot = stray.accepted;
+        errand::ask(self.front, node, key, Request::Forget { ballot }).await == Some(Reply::Forgotten)
     }
 
     /// What each node of a list holds of a key, by rank; `None` when one does not answer.

@@ -24,7 +24,7 @@ pub(super) struct Finding {
     /// Ranks of spares that hold something.
     pub(super) spares: Vec<usize>,
     /// Nodes outside of the list that hold something.
-    pub(super) strays: usize,
+    pub(super) strays: Vec<usize>,
 }
 
 /// Judges the ballots that the nodes (by number) hold of a key; zero for nothing.
@@ -40,7 +40,7 @@ pub(super) fn judge(preference: &Preference, accepted: &[Ballot]) -> Finding {
             .collect(),
         strays: (0..accepted.len())
             .filter(|&node| preference.rank_of(node).is_none() && holds(node))
-            .count(),
+            .collect(),
     }
 }
 
@@ -89,12 +89,12 @@ mod tests {
         let fine = Finding {
             homes_differ: false,
             spares: vec![],
-            strays: 0,
+            strays: vec![],
         };
         assert_eq!(judge([5, 0, 5, 0]), fine);
         assert_eq!(judge([0, 0, 0, 0]), fine);
         assert!(judge([5, 0, 0, 0]).homes_differ);
         assert_eq!(judge([5, 0, 5, 4]).spares, [2]);
-        assert_eq!(judge([5, 6, 5, 0]).strays, 1);
+        assert_eq!(judge([5, 6, 5, 0]).strays, [1]);
     }
 }

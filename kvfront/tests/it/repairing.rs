@@ -93,3 +93,36 @@ async fn while_a_node_is_away_nothing_is_judged() {
     let keys: Vec<_> = (0..10).map(|n| format!("k{n}")).collect();
     alike(&cluster, &keys, |n| json!(n + 1)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_on_nodes_outside_of_the_list_go_unless_nobody_else_has_them() {
+    let mut cluster = Cluster::with(5, &QUICKLY).await;
+    let keys: Vec<_> = (0..60).map(|n| format!("k{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        cluster.client.put(key, json!(n)).await;
+    }
+    let stranger_of = |key: &String| !cluster.list_of(key).contains(&1);
+    assert!(keys.iter().any(|key| cluster.list_of(key)[0] == 0 && stranger_of(key)));
+    let lone = (0..).map(|n| format!("lone{n}")).find(stranger_of).unwrap();
+    // Node 1 is given copies of whatever node 0 holds, in its list or not, and a key that nobody has heard of.
+    for store in [0, 1] {
+        cluster.stores[store].stop().await;
+    }
+    let source = cluster.stores[0].file().display().to_string();
+    cluster.stores[1].edit(&format!(
+        "ATTACH '{source}' AS source; INSERT OR IGNORE INTO records SELECT * FROM source.records; \
+         INSERT INTO records (key, commit_number, accepted, promised, version, fence, lineage, value) \
+         SELECT 'd{lone}', commit_number, accepted, promised, version, fence, lineage, value FROM source.records LIMIT 1; \
+         UPDATE node SET records = (SELECT count(*) FROM records)"
+    ));
+    for store in [0, 1] {
+        cluster.stores[store].start_again().await;
+    }
+    alike(&cluster, &keys, |n| json!(n)).await;
+    eventually("what is left is told", || async {
+        let (_, report) = cluster.client.get("/cluster").await;
+        (report["repair"]["strays"] == 1).then_some(())
+    })
+    .await;
+    assert!(cluster.copies(&lone).await[1].is_some(), "it may be all that is left");
+}
