@@ -103,13 +103,19 @@ fn draw_one(body: &mut String, picture: &Picture, layout: &Layout, top: usize) {
         );
     }
     let mut called = vec![0; picture.history.len()];
+    let mut free_from = 0;
     for (event, &x) in layout.events.iter().zip(&positions) {
-        let _ = writeln!(
-            body,
-            "<text class=\"time\" x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            top + HEAD - 6,
-            event.at
-        );
+        // Where there is room: times that overlap could not be read.
+        let time = event.at.to_string();
+        let half = time.len() * LETTER / 2;
+        if x >= free_from + half {
+            let y = top + HEAD - 6;
+            let _ = writeln!(
+                body,
+                "<text class=\"time\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{time}</text>"
+            );
+            free_from = x + half;
+        }
         if event.is_call {
             called[event.entry] = x;
         }
