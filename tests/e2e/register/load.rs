@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,10 +24,12 @@ use super::shared::Shared;
 
 /// Clients; each is at home on one kvfront.
 pub(crate) const CLIENTS: u32 = 8;
-/// How often it is looked whether anything was found wrong.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it is looked whether anything was found wrong, and how the machine is.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A timer that rings this much late is on time.
 const TIMER_MARGIN: Duration = Duration::from_millis(2);
+/// A disk that takes so long to keep something is a slow one, and well.
+const SYNC_MARGIN: Duration = Duration::from_millis(50);
 
 /// Clients at work.
 #[derive(Debug)]
@@ -34,8 +38,10 @@ pub(crate) struct Load {
     clients: JoinSet<()>,
     retire: UnboundedSender<Arc<Record>>,
     judge: JoinHandle<Vec<Kept>>,
-    /// How late our own timers rang since gaps are watched, all in all.
+    /// How late our own timers rang and our own writes were on the disk since gaps are watched, all in all.
     late_us: AtomicU64,
+    /// Beside the nodes' databases.
+    probe: Arc<File>,
 }
 
 /// What a run came to.
@@ -88,6 +94,7 @@ impl Load {
             retire,
             judge,
             late_us: AtomicU64::new(0),
+            probe: Arc::new(tempfile::tempfile().expect("a file in the folder for temporary ones")),
         }
     }
 
@@ -99,9 +106,24 @@ impl Load {
             let (asleep, nap) = (Instant::now(), LOOK_EVERY.min(span));
             tokio::time::sleep(nap).await;
             let late = asleep.elapsed().saturating_sub(nap + TIMER_MARGIN);
-            self.late_us.fetch_add(micros(late), Ordering::Relaxed);
+            let disk_late = self.sync().await.saturating_sub(SYNC_MARGIN);
+            self.late_us.fetch_add(micros(late + disk_late), Ordering::Relaxed);
         }
         self.check();
+    }
+
+    /// How long the disk takes to keep something. Nodes answer a change when it is kept, so nobody is answered while the disk stands still.
+    async fn sync(&self) -> Duration {
+        let (begun, mut probe) = (Instant::now(), Arc::clone(&self.probe));
+        let sync = move || {
+            probe
+                .rewind()
+                .and_then(|()| probe.write_all(b"kept?"))
+                .and_then(|()| probe.sync_data())
+        };
+        let synced = tokio::task::spawn_blocking(sync).await;
+        synced.expect("it does not panic").expect("the disk takes a few bytes");
+        begun.elapsed()
     }
 
     /// Fails when anything was found wrong.
@@ -122,8 +144,8 @@ impl Load {
         self.late_us.store(0, Ordering::Relaxed);
     }
 
-    /// How long this process waited for a processor since [`Self::watch_gaps`], by its own timers: next to nothing, unless the machine has
-    /// more to do than it can.
+    /// How long this process waited for a processor or the disk since [`Self::watch_gaps`], by its own timers and writes: next to nothing, unless
+    /// the machine has more to do than it can.
     pub(crate) fn machine_was_late(&self) -> Duration {
         Duration::from_micros(self.late_us.load(Ordering::Relaxed))
     }
