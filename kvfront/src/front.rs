@@ -160,7 +160,7 @@ impl Front {
         request: Option<ClientRequest>,
     ) -> Outcome {
         let (kind, retry) = (kind_of(&command), self.retry(request));
-        if self.is_clock_refused(key) {
+        if self.is_clock_refused(key, consistency) {
             let reason = "the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
             return self.not_begun(key, retry, reason.to_owned());
         }
@@ -211,10 +211,14 @@ impl Front {
 
     /// Whether too few nodes of the key's list are left with whom messages do not fail for the clocks. Trying until the deadline would only
     /// keep clients from asking another kvfront. A node that takes messages again is noticed by its probe.
-    fn is_clock_refused(&self, key: &Key) -> bool {
+    fn is_clock_refused(&self, key: &Key, consistency: Consistency) -> bool {
         let preference = self.ring.preference(key);
+        let needed = match consistency {
+            Consistency::Quorum => preference.quorum(),
+            Consistency::One => 1,
+        };
         let nodes = preference.nodes.iter();
-        nodes.filter(|&&node| !self.transport.is_skewed(node)).count() < preference.quorum()
+        nodes.filter(|&&node| !self.transport.is_skewed(node)).count() < needed
     }
 
     /// The outcome of an attempt that was not even begun.

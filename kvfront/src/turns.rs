@@ -88,13 +88,15 @@ impl Turns {
 impl Turn {
     /// Passes the turn on when `operation` has ended, with word to those it refutes.
     pub(crate) fn end(mut self, operation: &Operation) {
-        self.passed = true;
-        let refuted = self.turns.lock().refuted(&self.key, self.began, operation);
+        let is_gone = oneshot::Sender::is_closed;
+        let refuted = self.turns.lock().refuted(&self.key, self.began, operation, is_gone);
         for (waiting, answer) in refuted {
             // Who has given up waiting needs no answer.
             drop(waiting.send(Called::Refused(answer)));
         }
         self.turns.call_next(&self.key, Some(operation));
+        // Last: until then a panic passes it on as well.
+        self.passed = true;
     }
 }
 

@@ -405,8 +405,8 @@ pub(super) async fn run_lane(node: Arc<Node>, kind: Kind, turn: Turn, stop: Shut
 pub(super) async fn run_probe(node: Arc<Node>, stop: Shutdown) {
     let mut slot = None;
     loop {
-        let suspected = node.health.is_suspected();
-        if suspected || node.health.silent_for(PROBE_QUIET_AFTER) {
+        let in_doubt = node.health.is_suspected() || node.health.is_skewed();
+        if in_doubt || node.health.silent_for(PROBE_QUIET_AFTER) {
             tokio::select! {
                 () = stop.stopped() => return,
                 _ = node.ask(&mut slot, Vec::new()) => {}

@@ -10,9 +10,9 @@ use register::{Key, Reply, Request};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Messages that may wait for one node; more are turned away as not delivered.
+/// Messages of one kind that may wait for one node; more are turned away as not delivered.
 pub(super) const QUEUE_MAX_REQUESTS: usize = 32_768;
-/// Bytes that may wait for one node.
+/// Their bytes.
 pub(super) const QUEUE_MAX_BYTES: usize = 64 << 20;
 /// Messages that make another envelope worth its price while one is under way. An envelope costs both sides a few system calls and
 /// switches of tasks, and the node an fsync, however few messages it carries; a node commits 64 changes at a tenth of the price of single ones.

@@ -149,7 +149,7 @@ impl World<'_> {
     fn turn_ended(&mut self, front: usize, key: u16, began: Began, ended: &Operation) {
         let name = self.places[usize::from(key)].key.clone();
         let copies = usize::from(self.kind.list / 2 + 1);
-        for (call, answer) in self.fronts[front].turns.refuted(&name, began, ended) {
+        for (call, answer) in self.fronts[front].turns.refuted(&name, began, ended, |_| false) {
             self.note_begun(format_args!("  f{front} refuses a call that waits: {answer:?}"));
             self.call_ended(call, Outcome::Answered { answer, copies });
         }

@@ -16,6 +16,9 @@ use crate::change::{self, Answer, Command};
 use crate::message::Request;
 use crate::state::{Key, RequestId, State};
 
+/// Larger values refute nobody.
+const REFUTES_MAX_BYTES: usize = 2_048;
+
 /// Replies to sends that nobody waits for carry this round.
 const UNWATCHED: u32 = 0;
 
@@ -225,8 +228,8 @@ impl Operation {
         self.retry.request()
     }
 
-    /// What another change of the same key is refused with on the state that this operation's answer rests on; none when it is not, or
-    /// when that is not known.
+    /// What another change of the same key is refused with on the state that this operation's answer rests on; none when it is not, when
+    /// that is not known, or when the value is so large that comparing it for everybody who waits would take long.
     ///
     /// A quorum held that state at some moment after this operation was started and before it ended. So the refusal holds for every change
     /// that was asked for before this one was started and is not answered yet, and for no other.
@@ -236,6 +239,13 @@ impl Operation {
             (Settled::Found(state), _) | (Settled::Accepted, Request::Accept { state, .. }) => state,
             _ => return None,
         };
+        if state
+            .value
+            .as_ref()
+            .is_some_and(|value| value.len() > REFUTES_MAX_BYTES)
+        {
+            return None;
+        }
         change::timeless_refusal(change, state, request)
     }
 

@@ -21,6 +21,9 @@ use crate::state::{Key, RequestId};
 /// both, and many costs requests that fail.
 pub const REFUSED_AT_ONCE: usize = 3;
 
+/// How many of those who wait are looked at when a turn ends, from the front of the line.
+const LOOKED_AT: usize = 64;
+
 /// A change that waits, as far as it matters to others.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -91,15 +94,29 @@ impl<W> Turns<W> {
         None
     }
 
-    /// Takes out those who were waiting before the turn of `ended` began and whom it refutes, the first few of them.
+    /// Takes out those who were waiting before the turn of `ended` began and whom it refutes, the first few of them; and those who have
+    /// gone, wherever it meets them.
     #[must_use]
-    pub fn refuted(&mut self, key: &Key, began: Began, ended: &Operation) -> Vec<(W, Answer)> {
+    pub fn refuted(
+        &mut self,
+        key: &Key,
+        began: Began,
+        ended: &Operation,
+        is_gone: impl Fn(&W) -> bool,
+    ) -> Vec<(W, Answer)> {
         let Some(line) = self.lines.get_mut(key) else {
             return Vec::new();
         };
         let (mut refuted, mut place) = (Vec::new(), 0);
-        while refuted.len() < REFUSED_AT_ONCE && line.waiting.get(place).is_some_and(|next| next.number < began.0) {
-            match line.waiting[place].change.refuted_by(ended) {
+        while refuted.len() < REFUSED_AT_ONCE && place < LOOKED_AT {
+            let Some(next) = line.waiting.get(place).filter(|next| next.number < began.0) else {
+                break;
+            };
+            if is_gone(&next.whom) {
+                line.waiting.remove(place);
+                continue;
+            }
+            match next.change.refuted_by(ended) {
                 Some(answer) => refuted.extend(line.waiting.remove(place).map(|waiting| (waiting.whom, answer))),
                 None => place += 1,
             }
@@ -113,7 +130,8 @@ impl<W> Turns<W> {
     pub fn next(&mut self, key: &Key, ended: Option<&Operation>) -> Option<(W, Began)> {
         let line = self.lines.get_mut(key)?;
         let refuted = |change: &Change| ended.is_some_and(|ended| change.refuted_by(ended).is_some());
-        let place = line.waiting.iter().position(|waiting| !refuted(&waiting.change));
+        let mut front = line.waiting.iter().take(LOOKED_AT);
+        let place = front.position(|waiting| !refuted(&waiting.change));
         let began = Began(line.joined);
         match line.waiting.remove(place.unwrap_or(0)) {
             Some(next) => Some((next.whom, began)),

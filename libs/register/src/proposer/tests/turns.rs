@@ -23,7 +23,7 @@ fn those_who_waited_from_before_are_refuted_and_others_are_not() {
     }
     let operation = ended(&mut cluster, &mut one, "5");
     assert!(
-        turns.refuted(&key(), first, &operation).is_empty(),
+        turns.refuted(&key(), first, &operation, |_| false).is_empty(),
         "they joined after it had begun"
     );
     let (next, second) = turns.next(&key(), Some(&operation)).expect("three wait");
@@ -31,7 +31,7 @@ fn those_who_waited_from_before_are_refuted_and_others_are_not() {
     assert!(turns.join(&key(), || swap(4, 3), || "late").is_none());
 
     let operation = ended(&mut cluster, &mut one, "7");
-    let refuted = turns.refuted(&key(), second, &operation);
+    let refuted = turns.refuted(&key(), second, &operation, |_| false);
     let version = Some(cluster.record(0).accepted);
     let current = Some(Arc::from("7"));
     let refusal = Answer::NotSwapped { current, version };
@@ -53,9 +53,10 @@ fn few_are_refused_at_once_and_in_their_order() {
     let (next, began) = turns.next(&key(), None).expect("some wait");
     assert_eq!(next, 0);
     let operation = ended(&mut cluster, &mut one, "7");
-    let refuted = turns.refuted(&key(), began, &operation).into_iter();
+    let is_gone = |number: &usize| *number == 1;
+    let refuted = turns.refuted(&key(), began, &operation, is_gone).into_iter();
     let refuted: Vec<usize> = refuted.map(|(number, _)| number).collect();
-    assert_eq!(refuted, (1..=REFUSED_AT_ONCE).collect::<Vec<_>>());
+    assert_eq!(refuted, (2..REFUSED_AT_ONCE + 2).collect::<Vec<_>>(), "and 1 has gone");
 }
 
 #[test]
@@ -76,6 +77,13 @@ fn what_time_or_another_attempt_may_decide_is_not_refuted() {
         ttl_ms: 1_000,
     };
     assert!(!refuted(&lock, 2), "when it ends depends on the time");
+
+    let (large, _) = cluster.operate(&mut one, put(&format!("\"{}\"", "x".repeat(4_096))), never(3));
+    assert_eq!(
+        large.refutes(&cas(json!(1), "2"), RequestId(4)),
+        None,
+        "comparing takes long"
+    );
 
     let mut turns = Turns::default();
     let repeated = Retry::repeated(RequestId(2), cluster.now_ms, MAX_SKEW_MS);
