@@ -63,7 +63,7 @@
 //!
 //! The result is a function of the calls made, in their order, and of nothing else: no hashing, no clock, no randomness. Vertices are taken by
 //! their slots; of edges that are equally good the one with the lower cost, then the lower slot is looked at first; of paths
-//! equally long the one whose last vertex has the lower slot; and who can be matched or not for the same cost is mostly left as it is.
+//! equally long the one that was finished first; and who can be matched or not for the same cost is mostly left as it is.
 //!
 //! # Limits
 //!
@@ -81,6 +81,7 @@ mod graph;
 pub mod grid;
 mod limit;
 mod pricing;
+mod queue;
 mod repair;
 mod scaling;
 mod search;

@@ -14,16 +14,14 @@
 //! then no reduced cost is negative, those on the path are 0, and nobody who was not active has become it. This is the primal-dual
 //! step of Jonker and Volgenant, with an unmatched state for everybody.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use crate::graph::{FAR, NONE, Packed, Side};
 use crate::limit::{Enough, Meter};
+use crate::queue::Queue;
 
 /// Memory that searches share.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
-    heap: BinaryHeap<Reverse<Packed>>,
+    queue: Queue,
     /// Far vertices with a distance.
     reached: Vec<u32>,
     /// Far vertices whose distance is final, with it; their mates are at the same distance.
@@ -45,7 +43,7 @@ pub(crate) fn search(
     scratch: &mut Scratch,
     meter: &mut Meter<'_>,
 ) -> Result<(), Enough> {
-    scratch.heap.clear();
+    scratch.queue.clear();
     scratch.reached.clear();
     scratch.settled.clear();
     let grown = grow(near, far, source, scratch, meter);
@@ -106,12 +104,12 @@ fn grow(
             if target.mate == NONE {
                 (end, nearest_end) = (End::Far(vertex), distance);
             } else {
-                scratch.heap.push(Reverse(Packed::new(distance, vertex)));
+                scratch.queue.push(Packed::new(distance, vertex));
             }
         }
         meter.add(scanned + 1)?;
         let settled = loop {
-            let Some(Reverse(first)) = scratch.heap.pop() else {
+            let Some(first) = scratch.queue.pop() else {
                 return Ok((end, nearest_end));
             };
             if first.number() >= nearest_end {
