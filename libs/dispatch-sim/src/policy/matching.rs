@@ -18,7 +18,7 @@
 
 use assignment::{COST_MAX, ColumnId, Grid, RowId, Solver};
 
-use crate::snapshot::{Drone, Heading, Order, Plan, Policy, Snapshot};
+use crate::snapshot::{Drone, Heading, Plan, Policy, Snapshot};
 
 /// Most drones that are all candidates of every order; above, each order lists its nearest ones.
 const DENSE_MAX: usize = 256;
@@ -104,7 +104,7 @@ pub(super) fn least_cost(
     snapshot: &Snapshot<'_>,
     settings: &MatchingSettings,
     terms: impl Fn(usize, &Drone) -> f64,
-    patience: impl Fn(&Order) -> f64,
+    patience: impl Fn(usize) -> f64,
 ) -> Vec<(usize, usize)> {
     let mut solver = Solver::new();
     let taking: Vec<usize> = (0..snapshot.drones.len())
@@ -117,8 +117,8 @@ pub(super) fn least_cost(
     let near = Nearest::new(snapshot, &taking, settings.candidates);
     let mut listed = Vec::new();
     let mut costs = Vec::new();
-    let rows: Vec<RowId> = (snapshot.orders.iter().enumerate())
-        .map(|(index, order)| {
+    let rows: Vec<RowId> = (0..snapshot.orders.len())
+        .map(|index| {
             near.list(snapshot, index, &taking, &mut listed);
             costs.clear();
             costs.extend(listed.iter().filter_map(|&place| {
@@ -127,7 +127,7 @@ pub(super) fn least_cost(
                 let cost = minutes + terms(index, &snapshot.drones[drone]);
                 Some((columns[place], milliseconds(cost)))
             }));
-            let unserved = milliseconds(settings.unserved_min + patience(order));
+            let unserved = milliseconds(settings.unserved_min + patience(index));
             // The columns were just added and costs are cut to the range.
             solver
                 .add_row(unserved, &costs)

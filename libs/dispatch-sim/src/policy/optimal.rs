@@ -7,9 +7,11 @@
 //! 2. *Onward*: a pair costs w · min(flight from the order's destination to the next open origin, a few minutes) more: of orders equally
 //!    near the drone takes the one that ends where others wait. It is what is left of chains of orders (the look at following loads of Yang,
 //!    Jaillet and Mahmassani) when only one link is looked at.
-//! 3. *Ageing*: waiting makes an order dearer to leave: it is taken before others that are nearer by so many minutes. Small means, long waits:
+//! 3. *Aside*: to leave an order costs w · min(flight to its origin from the nearest destination of another open order, a few minutes) more:
+//!    what nobody will come by later is taken while somebody is near. The other end of the same link.
+//! 4. *Ageing*: waiting makes an order dearer to leave: it is taken before others that are nearer by so many minutes. Small means, long waits:
 //!    somebody far out pays for the mean of all.
-//! 4. *Short ones first under a backlog*: while more orders are open than `backlog_per_drone` each, a share of the loaded leg is part of
+//! 5. *Short ones first under a backlog*: while more orders are open than `backlog_per_drone` each, a share of the loaded leg is part of
 //!    the cost, which is the rule that is best for the mean on one machine (W. Smith, *Various optimizers for single-stage production*, 1956).
 
 use assignment::Grid;
@@ -35,6 +37,10 @@ pub struct OptimalSettings {
     pub onward: f64,
     /// That flight counts as at most so many minutes.
     pub onward_max_min: f64,
+    /// Weight of the flight to an order's origin from the nearest destination of another open order.
+    pub aside: f64,
+    /// That flight counts as at most so many minutes.
+    pub aside_max_min: f64,
     /// Minutes by which an order may be farther per minute that it waited.
     pub ageing: f64,
     /// Open orders per drone above which loaded legs count.
@@ -46,15 +52,20 @@ pub struct OptimalSettings {
 impl Default for OptimalSettings {
     fn default() -> Self {
         Self {
-            matching: MatchingSettings::default(),
+            matching: MatchingSettings {
+                swap_gain_min: 0.3,
+                ..MatchingSettings::default()
+            },
             coverage_rounds: 2,
             cover_ahead_min: 10.0,
             cover_delay: 0.5,
             move_min_km: 0.0,
             onward: 0.3,
             onward_max_min: 5.0,
-            ageing: 0.05,
-            backlog_per_drone: 2.0,
+            aside: 0.5,
+            aside_max_min: 10.0,
+            ageing: 0.03,
+            backlog_per_drone: 3.0,
             loaded_share: 0.5,
         }
     }
@@ -70,7 +81,13 @@ pub struct Optimal {
 impl Policy for Optimal {
     fn plan(&self, snapshot: &Snapshot<'_>) -> Plan {
         let settings = &self.settings;
-        let onward_km = self.onward_km(snapshot);
+        let orders = snapshot.orders.iter();
+        let origins: Vec<(f64, f64)> = orders.clone().map(|order| (order.origin.x, order.origin.y)).collect();
+        let destinations: Vec<(f64, f64)> = orders.map(|order| (order.destination.x, order.destination.y)).collect();
+        let onward_km = nearest_other_km(&destinations, &origins);
+        let aside_km = nearest_other_km(&origins, &destinations);
+        // Who will fly there is not known: as long as it would take the fastest.
+        let fastest = (snapshot.drones.iter()).fold(f64::MIN_POSITIVE, |most, drone| most.max(drone.km_per_min));
         let loaded_share = self.loaded_share(snapshot);
         let pairs = least_cost(
             snapshot,
@@ -80,7 +97,11 @@ impl Policy for Optimal {
                 let loaded_min = snapshot.orders[order].direct_km() / drone.km_per_min;
                 settings.onward * onward_min + loaded_share * loaded_min
             },
-            |order| settings.ageing * (snapshot.now_min - order.placed_min).max(0.0),
+            |order| {
+                let waited_min = (snapshot.now_min - snapshot.orders[order].placed_min).max(0.0);
+                let aside_min = (aside_km[order] / fastest).min(settings.aside_max_min);
+                settings.ageing * waited_min + settings.aside * aside_min
+            },
         );
         let mut plan = plan_of(snapshot, pairs);
         plan.moves = self.moves(snapshot, &plan);
@@ -88,25 +109,20 @@ impl Policy for Optimal {
     }
 }
 
-impl Optimal {
-    /// Per order the distance from its destination to the nearest other open origin; infinite without one.
-    fn onward_km(&self, snapshot: &Snapshot<'_>) -> Vec<f64> {
-        let origins: Vec<(f64, f64)> = snapshot
-            .orders
-            .iter()
-            .map(|order| (order.origin.x, order.origin.y))
-            .collect();
-        // Coordinates that no grid takes: then nothing is near to anything, and the term is the same for all.
-        let grid = Grid::new(&origins).unwrap_or_default();
-        (snapshot.orders.iter().enumerate())
-            .map(|(index, order)| {
-                grid.nearest(order.destination.x, order.destination.y)
-                    .find(|near| near.index != index)
-                    .map_or(f64::INFINITY, |near| near.distance())
-            })
-            .collect()
-    }
+/// For each point of `from` the distance to the nearest of `to`, the one with the same index left out; infinite without one.
+fn nearest_other_km(from: &[(f64, f64)], to: &[(f64, f64)]) -> Vec<f64> {
+    // Coordinates that no grid takes: then nothing is near to anything, and the term is the same for all.
+    let grid = Grid::new(to).unwrap_or_default();
+    (from.iter().enumerate())
+        .map(|(index, &(x, y))| {
+            grid.nearest(x, y)
+                .find(|near| near.index != index)
+                .map_or(f64::INFINITY, |near| near.distance())
+        })
+        .collect()
+}
 
+impl Optimal {
     /// The share of loaded legs that counts now.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     fn loaded_share(&self, snapshot: &Snapshot<'_>) -> f64 {
