@@ -3,18 +3,119 @@
 use std::collections::HashSet;
 
 use register::message::{List, PageRecord};
+use register::scan::ScanRange;
 use register::{Ballot, Key, State, hashing};
 use rusqlite::{Connection, Row, params};
 
-use super::Page;
 use super::node_row::NodeRow;
-use super::rows::{self, Stored, columns};
+use super::rows::{self, Stored, columns, scan_columns};
+use super::{Page, ScanPage};
 
 /// Bytes of values after which a page ends early, so that no answer grows without bound.
 pub const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Rows that a walk visits in one snapshot, found or not: a few milliseconds.
 const MAX_VISITED_ROWS: usize = 4_096;
+
+/// The keys a list goes through.
+struct KeyRange<'a> {
+    low: &'a str,
+    /// `low` itself is not wanted.
+    low_is_seen: bool,
+    /// The first that is not wanted any more; none: to the end.
+    high: Option<String>,
+    reverse: bool,
+}
+
+impl<'a> KeyRange<'a> {
+    fn new(prefix: &'a str, after: Option<&'a str>, reverse: bool) -> Self {
+        // Text is compared byte by byte, which for UTF-8 is code point by code point.
+        let (mut low, mut high, mut low_is_seen) = (prefix, successor(prefix), false);
+        match after {
+            Some(after) if !reverse && after >= prefix => (low, low_is_seen) = (after, true),
+            Some(after) if reverse && high.as_deref().is_none_or(|high| after < high) => high = Some(after.to_owned()),
+            _ => {}
+        }
+        Self {
+            low,
+            low_is_seen,
+            high,
+            reverse,
+        }
+    }
+}
+
+/// The statement for a [`KeyRange`], its parameters the bounds and the limit. Each bound has its own statement, so that SQLite walks the
+/// tree from it instead of testing every row.
+macro_rules! key_range_sql {
+    ($range:expr, $($columns:tt)+) => {
+        match ($range.low_is_seen, $range.high.is_some(), $range.reverse) {
+            (false, false, false) => concat!(
+                "SELECT ",
+                $($columns)+,
+                " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
+            ),
+            (false, false, true) => concat!(
+                "SELECT ",
+                $($columns)+,
+                " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC LIMIT ?3"
+            ),
+            (false, true, false) => concat!(
+                "SELECT ",
+                $($columns)+,
+                " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            ),
+            (false, true, true) => concat!(
+                "SELECT ",
+                $($columns)+,
+                " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3"
+            ),
+            (true, false, _) => concat!(
+                "SELECT ",
+                $($columns)+,
+                " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
+            ),
+            (true, true, _) => concat!(
+                "SELECT ",
+                $($columns)+,
+                " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            ),
+        }
+    };
+}
+
+/// About how many bytes a record of a scan has besides its key and value.
+const SCAN_RECORD_BYTES: usize = 64;
+
+/// A page of a scan: its records as they are sent, one behind the other.
+pub(crate) fn read_scan(snapshot: &Connection, range: &ScanRange, limit: usize) -> rusqlite::Result<ScanPage> {
+    // As in `read_page`.
+    let node = NodeRow::read(snapshot)?;
+    let keys = KeyRange::new(&range.prefix, range.after.as_deref(), range.reverse);
+    let sql = key_range_sql!(keys, scan_columns!());
+    let sql_limit = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+    let mut statement = snapshot.prepare_cached(sql)?;
+    let mut rows = statement.query(params![keys.low, keys.high, sql_limit])?;
+    let (mut records, mut count, mut end) = (Vec::with_capacity(limit * SCAN_RECORD_BYTES), 0, true);
+    while let Some(row) = rows.next()? {
+        if count >= limit || records.len() >= MAX_PAGE_BYTES {
+            end = false;
+            break;
+        }
+        let record = rows::scan_record_from_row(row, &range.tell)?;
+        records = postcard::to_extend(&record, records)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        count += 1;
+    }
+    Ok(ScanPage {
+        records,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        end,
+        floor: node.floor,
+        incarnation: node.incarnation,
+        standing: node.standing,
+    })
+}
 
 /// A page of a list whose index finds just what is listed.
 pub(crate) fn read_page(snapshot: &Connection, list: &List, limit: usize) -> rusqlite::Result<Page> {
@@ -24,50 +125,9 @@ pub(crate) fn read_page(snapshot: &Connection, list: &List, limit: usize) -> rus
     let sql_limit = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
     let (records, end) = match list {
         List::Keys { prefix, after, reverse } => {
-            let after = after.as_deref();
-            // Text is compared byte by byte, which for UTF-8 is code point by code point.
-            let (mut low, mut high) = (Some(prefix.as_str()), successor(prefix));
-            let mut low_is_seen = false;
-            match (after, reverse) {
-                (Some(after), false) if after >= prefix.as_str() => (low, low_is_seen) = (Some(after), true),
-                (Some(after), true) if high.as_deref().is_none_or(|high| after < high) => high = Some(after.to_owned()),
-                _ => {}
-            }
-            let low = low.take().unwrap_or_default();
-            // Each bound has its own statement, so that SQLite walks the tree from it instead of testing every row.
-            let sql = match (low_is_seen, high.is_some(), reverse) {
-                (false, false, false) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
-                ),
-                (false, false, true) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC LIMIT ?3"
-                ),
-                (false, true, false) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-                ),
-                (false, true, true) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3"
-                ),
-                (true, false, _) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
-                ),
-                (true, true, _) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-                ),
-            };
-            collect(snapshot, sql, params![low, high, sql_limit], limit)?
+            let keys = KeyRange::new(prefix, after.as_deref(), *reverse);
+            let sql = key_range_sql!(keys, columns!());
+            collect(snapshot, sql, params![keys.low, keys.high, sql_limit], limit)?
         }
         List::Hints { after_commit } => {
             let sql = concat!(

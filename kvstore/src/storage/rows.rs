@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use register::hashing::{Digest, partition_of_text};
 use register::membership::DropRecords;
-use register::{Ballot, HlcTime, Key, Lineage, Record, RequestId, State};
+use register::scan::{BallotBytes, Partitions, ScanRecord, Told};
+use register::{Ballot, Key, Lineage, Record, RequestId, State};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -176,6 +178,54 @@ pub(crate) fn ends_after(row: &Row<'_>, time_ms: u64) -> rusqlite::Result<bool> 
     Ok(ends_at_ms.is_some_and(|at| at > time_ms) && row.get_ref(9)?.data_type() != Type::Null)
 }
 
+/// Columns of a record in the order [`scan_record_from_row`] expects.
+macro_rules! scan_columns {
+    () => {
+        "key, accepted, version, fence, expires_at_ms, lineage, value"
+    };
+}
+pub(crate) use scan_columns;
+
+/// What a scan is told of a record, from a row of [`scan_columns`]; its value only when its key's partition is one of `tell`. Nothing is
+/// copied.
+pub(crate) fn scan_record_from_row<'a>(row: &'a Row<'_>, tell: &Partitions) -> rusqlite::Result<ScanRecord<'a>> {
+    let key = row.get_ref(0)?.as_str()?;
+    let accepted = ballot_bytes_at(row, 1)?;
+    if accepted.is_zero() {
+        return Ok(ScanRecord {
+            key,
+            accepted,
+            digest: 0,
+            told: None,
+        });
+    }
+    let (version, fence) = (ballot_bytes_at(row, 2)?, unsigned(row, 3)?);
+    let expires_at_ms = row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned);
+    let (lineage, value) = (row.get_ref(5)?.as_blob_or_null()?, row.get_ref(6)?.as_str_or_null()?);
+    let digest = Digest::default()
+        .bytes(version.as_bytes())
+        .number(fence)
+        .maybe(expires_at_ms.map(u64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice))
+        .maybe(lineage)
+        .maybe(value.map(str::as_bytes));
+    let told = tell.contains(partition_of_text(key)).then_some(Told {
+        value,
+        version,
+        expires_at_ms,
+    });
+    Ok(ScanRecord {
+        key,
+        accepted,
+        digest: digest.finish(),
+        told,
+    })
+}
+
+fn ballot_bytes_at<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<BallotBytes<'a>> {
+    let blob = row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default();
+    BallotBytes::new(blob).ok_or_else(|| not_16_bytes(column, blob))
+}
+
 /// The key from a row of [`columns`].
 pub(crate) fn key_from_row(row: &Row<'_>) -> rusqlite::Result<Key> {
     key_at(row, 10)
@@ -203,27 +253,21 @@ pub(crate) fn ballot_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else {
         return Ok(Ballot::ZERO);
     };
-    let bytes = blob.try_into().map_err(|_| {
-        unreadable(
-            column,
-            Type::Blob,
-            format!("a ballot has 16 bytes, found {}", blob.len()),
-        )
-    })?;
+    let bytes = blob.try_into().map_err(|_| not_16_bytes(column, blob))?;
     Ok(ballot_of(bytes))
 }
 
-fn ballot_bytes(ballot: Ballot) -> [u8; 16] {
-    ((u128::from(ballot.time.to_bits()) << 64) | u128::from(ballot.incarnation)).to_be_bytes()
+fn not_16_bytes(column: usize, blob: &[u8]) -> rusqlite::Error {
+    let why = format!("a ballot has 16 bytes, found {}", blob.len());
+    unreadable(column, Type::Blob, why)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the lower half of 128 bits is meant")]
+fn ballot_bytes(ballot: Ballot) -> [u8; 16] {
+    ballot.to_bytes()
+}
+
 fn ballot_of(bytes: [u8; 16]) -> Ballot {
-    let bits = u128::from_be_bytes(bytes);
-    Ballot {
-        time: HlcTime::from_bits((bits >> 64) as u64),
-        incarnation: bits as u64,
-    }
+    Ballot::from_bytes(bytes)
 }
 
 /// A lineage as the 16 bytes of `since` and 24 for each change, its ballot and its request id; nothing for an empty one.
@@ -274,6 +318,8 @@ pub(crate) fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use register::HlcTime;
 
     use super::super::schema::create_tables;
     use super::*;
