@@ -84,7 +84,9 @@ impl CommitLog {
 
     /// Takes up a commit; gives the slots it needs, or nothing when it is too large for the log.
     pub(crate) fn encode(&mut self, node: &NodeRow, changes: &[(Key, Slot)]) -> Result<Option<u64>, postcard::Error> {
-        let values = changes.iter().filter_map(|(_, slot)| slot.now.as_ref()?.record.state.as_ref()?.value.as_ref());
+        let values = changes
+            .iter()
+            .filter_map(|(_, slot)| slot.now.as_ref()?.record.state.as_ref()?.value.as_ref());
         if values.map(|value| value.len()).sum::<usize>() > MAX_ENTRY_BYTES {
             return Ok(None);
         }

@@ -195,7 +195,7 @@ impl Lineage {
         }
         let mut bytes = Vec::with_capacity(1 + BALLOT_BYTES + self.changes.len() * (REQUEST_BYTES + 5));
         bytes.push(COMPACT);
-        bytes.extend(ballot_to_bytes(self.since));
+        bytes.extend(self.since.to_bytes());
         let mut before = self.since;
         for (ballot, request) in &self.changes {
             let other = ballot.incarnation != before.incarnation;
@@ -223,7 +223,7 @@ impl Lineage {
 
     fn from_compact(bytes: &[u8]) -> Option<Self> {
         let (since, mut rest) = bytes.split_first_chunk::<BALLOT_BYTES>()?;
-        let since = ballot_from_bytes(*since);
+        let since = Ballot::from_bytes(*since);
         let mut changes = Vec::with_capacity(rest.len() / REQUEST_BYTES);
         let mut before = since;
         while !rest.is_empty() {
@@ -247,11 +247,11 @@ impl Lineage {
             return None;
         }
         let change = |mut bytes: &[u8]| {
-            let ballot = ballot_from_bytes(take(&mut bytes)?);
+            let ballot = Ballot::from_bytes(take(&mut bytes)?);
             Some((ballot, RequestId(u64::from_be_bytes(take(&mut bytes)?))))
         };
         Some(Self {
-            since: ballot_from_bytes(*since),
+            since: Ballot::from_bytes(*since),
             changes: changes.iter().map(|bytes| change(bytes)).collect::<Option<_>>()?,
         })
     }
@@ -278,19 +278,6 @@ impl<'de> Deserialize<'de> for Lineage {
             }
         }
         deserializer.deserialize_bytes(Bytes)
-    }
-}
-
-fn ballot_to_bytes(ballot: Ballot) -> [u8; BALLOT_BYTES] {
-    ((u128::from(ballot.time.to_bits()) << 64) | u128::from(ballot.incarnation)).to_be_bytes()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the lower half of 128 bits is meant")]
-fn ballot_from_bytes(bytes: [u8; BALLOT_BYTES]) -> Ballot {
-    let bits = u128::from_be_bytes(bytes);
-    Ballot {
-        time: HlcTime::from_bits((bits >> 64) as u64),
-        incarnation: bits as u64,
     }
 }
 
@@ -415,9 +402,9 @@ mod tests {
         fn the_form_before_is_still_read(mut lineage in lineages()) {
             // Of this time: the compact form's mark is no year of then.
             lineage.since.time = HlcTime::from_unix_ms(lineage.since.time.unix_ms() >> 4);
-            let mut bytes = ballot_to_bytes(lineage.since).to_vec();
+            let mut bytes = lineage.since.to_bytes().to_vec();
             for (ballot, request) in &lineage.changes {
-                bytes.extend(ballot_to_bytes(*ballot));
+                bytes.extend(ballot.to_bytes());
                 bytes.extend(request.0.to_be_bytes());
             }
             prop_assert_eq!(Lineage::from_bytes(&bytes), Some(lineage));
