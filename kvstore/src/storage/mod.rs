@@ -159,17 +159,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the database at `path` and starts the writer. Blocks for as long as the integrity check takes (seconds at most), and
-    /// a walk over all records (about a second for a million).
+    /// Opens or creates the database at `path` and starts the writer. Blocks for as long as the integrity check takes (half a second at
+    /// most), and a walk over all records (about half a second for a million).
     ///
     /// # Errors
     /// [`OpenError`], which names the file and what to do.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let opened = open::open(path, options.new_incarnation, options.adopt_ring)?;
-        let sqlite = |source| OpenError::Sqlite {
-            path: path.to_owned(),
-            source,
-        };
+        let sqlite = |source| OpenError::of_sqlite(path, source);
         let readers = Readers::open(path).map_err(sqlite)?;
         let node = opened.node;
         let view = Arc::new(View::new(options.cache, Unapplied::none(node)));
