@@ -1,0 +1,202 @@
+//! `matching`: everybody at once, at the least total cost, over drones that are ready and drones that soon will be.
+//!
+//! Rows are open orders, columns are drones. With a the minutes until drone d can be at order o's origin, free of what it does now,
+//!
+//! > cost(o, d) = a(o, d) + extra(o, d) − gain · \[d is on its way to o already\] + terms(o, d)
+//!
+//! and an order that gets nobody costs U + ageing · waited. The sum is made least by [`assignment::Solver`], exactly, in milliseconds.
+//! `terms` are 0 here; [`Optimal`](crate::Optimal) adds some.
+//!
+//! - *Look-ahead*: a drone that delivers next door in two minutes is better than an idle one ten minutes away. An order matched with
+//!   a drone that is not ready waits; the next plan may decide otherwise.
+//! - *Swaps*: until the parcel is picked up everything is open. The gain that a swap must bring keeps drones from turning around for
+//!   seconds.
+//! - U is so large that as many orders as possible are matched: which of them wait is decided by cost.
+//!
+//! Matching of all idle with all waiting, again and again, is the policy MYOPT of J. Yang, P. Jaillet, H. Mahmassani, *Real-time multivehicle
+//! truckload pickup and delivery problems*, Transportation Science 38 (2004), 135–148, without its look at following loads.
+
+use assignment::{COST_MAX, ColumnId, Grid, RowId, Solver};
+
+use crate::snapshot::{Drone, Heading, Plan, Policy, Snapshot};
+
+/// Most drones that are all candidates of every order; above, each order lists its nearest ones.
+const DENSE_MAX: usize = 256;
+
+/// Knobs of [`Matching`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MatchingSettings {
+    /// Drones that are ready within so many minutes take part.
+    pub look_ahead_min: f64,
+    /// Minutes that a swap must save.
+    pub swap_gain_min: f64,
+    /// Drones listed per order in fleets of more than 256: so many of the nearest that are ready, and so many of those
+    /// that will be, by place.
+    pub candidates: usize,
+    /// What an order costs that nobody takes, in minutes: more than any cost that should be accepted to serve it.
+    pub unserved_min: f64,
+}
+
+impl Default for MatchingSettings {
+    fn default() -> Self {
+        Self {
+            look_ahead_min: 60.0,
+            swap_gain_min: 0.1,
+            candidates: 32,
+            unserved_min: 10_000.0,
+        }
+    }
+}
+
+/// Exact minimum-cost matching with look-ahead and swaps.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Matching {
+    /// Its knobs.
+    pub settings: MatchingSettings,
+}
+
+impl Policy for Matching {
+    fn plan(&self, snapshot: &Snapshot<'_>) -> Plan {
+        let pairs = least_cost(snapshot, &self.settings, |_, _| 0.0, |_| 0.0);
+        plan_of(snapshot, pairs)
+    }
+}
+
+/// Minutes as the solver's integers: milliseconds, within its range.
+pub(super) fn milliseconds(minutes: f64) -> i64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`as` saturates; what is out of range is cut off there"
+    )]
+    let rounded = (minutes * 60_000.0).round() as i64;
+    rounded.clamp(-COST_MAX, COST_MAX)
+}
+
+/// The cost of a pair without further terms, if the pair may be.
+pub(super) fn pair_min(snapshot: &Snapshot<'_>, order: usize, drone: usize, swap_gain_min: f64) -> Option<f64> {
+    let (o, d) = (&snapshot.orders[order], &snapshot.drones[drone]);
+    let extra = snapshot.pairs.extra_min(o, d)?;
+    let kept = if d.heading == Heading::Pickup(order) {
+        swap_gain_min
+    } else {
+        0.0
+    };
+    Some(d.minutes_to(o.origin) + extra - kept)
+}
+
+/// What is ready flies, what is not is promised.
+pub(super) fn plan_of(snapshot: &Snapshot<'_>, pairs: Vec<(usize, usize)>) -> Plan {
+    let (pickups, promised) = pairs
+        .into_iter()
+        .partition(|&(_, drone)| snapshot.drones[drone].is_ready());
+    Plan {
+        pickups,
+        promised,
+        moves: Vec::new(),
+    }
+}
+
+/// The pairs (order, drone) of least total cost. `terms` are added to a pair's cost, `patience` to what an order costs that nobody takes.
+///
+/// # Panics
+/// With more than 2²² orders or drones, the solver's limit.
+pub(super) fn least_cost(
+    snapshot: &Snapshot<'_>,
+    settings: &MatchingSettings,
+    terms: impl Fn(usize, &Drone) -> f64,
+    patience: impl Fn(usize) -> f64,
+) -> Vec<(usize, usize)> {
+    let mut solver = Solver::new();
+    let taking: Vec<usize> = (0..snapshot.drones.len())
+        .filter(|&drone| snapshot.drones[drone].ready_in_min <= settings.look_ahead_min)
+        .collect();
+    let columns: Vec<ColumnId> = taking
+        .iter()
+        .map(|_| solver.add_column().expect("fleets are below 2^22 drones"))
+        .collect();
+    let near = Nearest::new(snapshot, &taking, settings.candidates);
+    let mut listed = Vec::new();
+    let mut costs = Vec::new();
+    let rows: Vec<RowId> = (0..snapshot.orders.len())
+        .map(|index| {
+            near.list(snapshot, index, &taking, &mut listed);
+            costs.clear();
+            costs.extend(listed.iter().filter_map(|&place| {
+                let drone = taking[place];
+                let minutes = pair_min(snapshot, index, drone, settings.swap_gain_min)?;
+                let cost = minutes + terms(index, &snapshot.drones[drone]);
+                Some((columns[place], milliseconds(cost)))
+            }));
+            let unserved = milliseconds(settings.unserved_min + patience(index));
+            // The columns were just added and costs are cut to the range.
+            solver
+                .add_row(unserved, &costs)
+                .expect("backlogs are below 2^22 orders")
+        })
+        .collect();
+    solver.solve();
+    let place_of = |row: RowId| solver.column_of(row).map(ColumnId::slot);
+    // In a solver that is new, the slots of columns are 0, 1, 2, … as they were added.
+    (rows.iter().enumerate())
+        .filter_map(|(order, &row)| Some((order, taking[place_of(row)?])))
+        .collect()
+}
+
+/// Which drones an order's row lists.
+struct Nearest {
+    /// Ready drones and others: where they are, and their places in the list of those taking part. Nothing for small fleets.
+    grids: Option<[(Grid, Vec<usize>); 2]>,
+    /// Per order, the place of the drone that is on its way to it.
+    coming: Vec<Option<usize>>,
+    count: usize,
+}
+
+impl Nearest {
+    fn new(snapshot: &Snapshot<'_>, taking: &[usize], count: usize) -> Self {
+        let mut coming = vec![None; snapshot.orders.len()];
+        for (place, &drone) in taking.iter().enumerate() {
+            if let Heading::Pickup(order) = snapshot.drones[drone].heading {
+                coming[order] = Some(place);
+            }
+        }
+        let grid = |is_ready: bool| {
+            let places: Vec<usize> = (0..taking.len())
+                .filter(|&place| snapshot.drones[taking[place]].is_ready() == is_ready)
+                .collect();
+            let points: Vec<(f64, f64)> = places
+                .iter()
+                .map(|&place| snapshot.drones[taking[place]].at)
+                .map(|at| (at.x, at.y))
+                .collect();
+            Grid::new(&points).ok().map(|grid| (grid, places))
+        };
+        let is_small = taking.len() <= DENSE_MAX;
+        // Coordinates that no grid takes (not finite) leave all drones to every order, as in a small fleet.
+        let grids = (!is_small).then(|| Some([grid(true)?, grid(false)?])).flatten();
+        Self { grids, coming, count }
+    }
+
+    /// Puts the places of the order's candidates into `listed`.
+    fn list(&self, snapshot: &Snapshot<'_>, order: usize, taking: &[usize], listed: &mut Vec<usize>) {
+        listed.clear();
+        let Some(grids) = &self.grids else {
+            listed.extend(0..taking.len());
+            return;
+        };
+        let wanted = &snapshot.orders[order];
+        for (grid, places) in grids {
+            let fit = grid
+                .nearest(wanted.origin.x, wanted.origin.y)
+                .map(|near| places[near.index])
+                .filter(|&place| {
+                    snapshot
+                        .pairs
+                        .extra_min(wanted, &snapshot.drones[taking[place]])
+                        .is_some()
+                });
+            listed.extend(fit.take(self.count));
+        }
+        // Who is coming stays a candidate, however far: else a swap could cost minutes.
+        listed.extend(self.coming[order]);
+    }
+}

@@ -1,0 +1,4 @@
+//! Policies and the world, from outside.
+
+mod plans;
+mod worlds;
