@@ -86,8 +86,9 @@ fn srpt_mean(orders: &[Order], direct_min: &[f64], drones: usize) -> f64 {
     mean(flows.into_iter())
 }
 
+/// The mean; 0 of nothing.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+pub(crate) fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len();
     if count == 0 {
         0.0

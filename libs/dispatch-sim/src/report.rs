@@ -1,5 +1,6 @@
 //! What a run came to.
 
+use crate::bounds::mean;
 use crate::world::{Flown, Trip};
 
 /// A policy is unstable if the orders that wait when new ones are placed more than grow by this factor from the second quarter of a run to the
@@ -20,7 +21,6 @@ pub struct Times {
 }
 
 impl Times {
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     fn new(mut minutes: Vec<f64>) -> Self {
         minutes.sort_unstable_by(f64::total_cmp);
         let Some(&max) = minutes.last() else {
@@ -29,7 +29,7 @@ impl Times {
         // Nearest rank: the least value that `percent` of all do not exceed.
         let rank = |percent: usize| minutes[(minutes.len() * percent).div_ceil(100) - 1];
         Self {
-            mean: minutes.iter().sum::<f64>() / minutes.len() as f64,
+            mean: mean(minutes.iter().copied()),
             p50: rank(50),
             p95: rank(95),
             max,
@@ -81,8 +81,5 @@ impl Report {
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn mean_open(trips: &[Trip]) -> f64 {
-    if trips.is_empty() {
-        return 0.0;
-    }
-    trips.iter().map(|trip| trip.open_before as f64).sum::<f64>() / trips.len() as f64
+    mean(trips.iter().map(|trip| trip.open_before as f64))
 }
