@@ -12,7 +12,7 @@ use super::StoreError;
 use super::job::Origin;
 use super::node_row::NodeRow;
 use super::rows::{self, Stored};
-use super::view::View;
+use super::view::{Known, View};
 
 use crate::clock::NodeClock;
 
@@ -21,7 +21,9 @@ use crate::clock::NodeClock;
 const MAX_LOCAL_TRIES: usize = 3;
 
 /// What a batch knows of a key.
+#[derive(Debug)]
 pub(crate) struct Slot {
+    /// There was a record before the batch.
     pub(crate) existed: bool,
     pub(crate) was_hint: bool,
     /// The ballot accepted before the batch.
@@ -30,9 +32,23 @@ pub(crate) struct Slot {
     changed: bool,
 }
 
+#[cfg(test)]
+impl Slot {
+    /// A change of a record that was there.
+    pub(crate) fn changed_to(now: Arc<Stored>) -> Self {
+        Self {
+            existed: true,
+            was_hint: false,
+            was_accepted: Ballot::ZERO,
+            now: Some(now),
+            changed: true,
+        }
+    }
+}
+
 /// What a batch has changed.
 pub(crate) struct Changes {
-    /// Records as they are after it.
+    /// Records as they are after it, sorted by key.
     pub(crate) slots: Vec<(Key, Slot)>,
     /// Every state accepted on the way, in order: one that the same batch replaced may have been chosen all the same.
     pub(crate) accepted: Vec<(Key, Arc<Stored>)>,
@@ -61,7 +77,8 @@ impl<'a> Batch<'a> {
 
     /// The node's row and the records as they are to be committed.
     pub(crate) fn into_changes(self) -> (NodeRow, Changes) {
-        let slots = self.keys.into_iter().filter(|(_, slot)| slot.changed).collect();
+        let mut slots: Vec<(Key, Slot)> = self.keys.into_iter().filter(|(_, slot)| slot.changed).collect();
+        slots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let accepted = self.accepted;
         (self.node, Changes { slots, accepted })
     }
@@ -143,7 +160,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What is known of a key: from the batch, the cache, or the database.
+/// What is known of a key: from the batch, from what was committed lately, or from the table.
 fn slot<'a>(
     keys: &'a mut HashMap<Key, Slot>,
     view: &View,
@@ -151,9 +168,10 @@ fn slot<'a>(
     key: &Key,
 ) -> Result<&'a mut Slot, String> {
     if !keys.contains_key(key) {
-        let now = match view.cached(key) {
-            Some(stored) => Some(stored),
-            None => rows::read_record(connection, key)
+        let now = match view.known(key) {
+            Known::Record(stored) => Some(stored),
+            Known::Dropped => None,
+            Known::AskTable => rows::read_record(connection, key)
                 .map_err(|error| format!("cannot read the record of {key:?}: {error}"))?
                 .map(Arc::new),
         };

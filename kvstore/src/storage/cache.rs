@@ -46,7 +46,8 @@ impl Cache {
     }
 
     /// True when the key is cached; does not count as a use.
-    pub(crate) fn contains(&self, key: &Key) -> bool {
+    #[cfg(test)]
+    fn contains(&self, key: &Key) -> bool {
         self.entries.contains(key)
     }
 

@@ -14,6 +14,7 @@
 //! records, so that a page can end anywhere and be resumed by number alone.
 //!
 //! - `open`: what is refused at start. - `schema`: tables, migration. - `rows`, `node_row`: columns. - `writer`, `batch`: group commit.
+//! - `log`: where a commit goes first, and what the table of records does not have yet.
 //! - `node_job`: requests about the node itself. - `view`: what readers may see. - `cache`: the LRU. - `reader`: the read connections. - `pages`: lists.
 //! - `tree`: the hash tree. - `feed`: the last changes.
 
@@ -23,6 +24,7 @@ mod error;
 mod feed;
 mod health;
 mod job;
+mod log;
 mod metrics;
 mod node_job;
 mod node_row;
@@ -65,6 +67,7 @@ use crate::clock::NodeClock;
 use feed::Feed;
 use health::Health;
 use job::{Job, Origin};
+use log::{CommitLog, Unapplied};
 use reader::Readers;
 use tree::SharedTree;
 use view::View;
@@ -152,7 +155,7 @@ impl Store {
         };
         let readers = Readers::open(path).map_err(sqlite)?;
         let node = opened.node;
-        let view = Arc::new(View::new(options.cache, writer::progress(&node)));
+        let view = Arc::new(View::new(options.cache, Unapplied::none(node)));
         let tree: Arc<SharedTree> = Arc::default();
         tree.rebuild(&opened.writer).map_err(sqlite)?;
         let feed = Arc::new(Feed::new(node.incarnation, node.commit));
@@ -177,6 +180,7 @@ impl Store {
         let health = Arc::default();
         let writer = Writer {
             connection: opened.writer,
+            log: CommitLog::new(node.log_start),
             node,
             peers: opened.peers,
             view: Arc::clone(&view),
@@ -185,6 +189,7 @@ impl Store {
             clock: clock.clone(),
             metrics: options.metrics.clone(),
             health: Arc::clone(&health),
+            lost_track: false,
             _lock: opened.lock,
         };
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);

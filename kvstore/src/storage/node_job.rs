@@ -6,7 +6,6 @@ use register::Epoch;
 use register::Standing;
 use register::hashing::HashTree;
 use register::membership::{self, DropRecords, NodeRequest, NodeStatus};
-use rusqlite::TransactionBehavior;
 
 use super::job::CommitError;
 use super::node_row::{self, NodeRow};
@@ -68,11 +67,13 @@ impl Writer {
         let mut node = self.node;
         node.take_over(after);
         node.clock = self.clock_mark(&node);
+        (node.log_start, node.log_fresh) = (self.log.next(), self.log.next());
         self.view.begin_node(&progress(&node), drop);
         let dropped = match self.write_node(&mut node, after, drop) {
             Ok(dropped) => dropped,
             Err(error) => {
-                self.view.end_node(progress(&self.node));
+                self.roll_back();
+                self.view.end_node(None);
                 return Err(error);
             }
         };
@@ -96,7 +97,7 @@ impl Writer {
         }
         self.metrics.show_records(node.records, node.hints);
         self.metrics.show_standing(node.standing);
-        self.view.end_node(progress(&node));
+        self.view.end_node(Some(node));
         self.metrics.show_cache(self.view.cache_size());
         Ok(())
     }
@@ -107,10 +108,8 @@ impl Writer {
         after: &NodeStatus,
         drop: DropRecords,
     ) -> Result<Dropped, CommitError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(not_written)?;
+        self.begin().map_err(not_written)?;
+        self.empty_log().map_err(not_written)?;
         let mut dropped = Dropped {
             records: 0,
             hints: 0,
@@ -119,22 +118,21 @@ impl Writer {
         if drop != DropRecords::None {
             // Walked first and deleted then: what is dropped may be most of the table, and is not kept in memory.
             let mut tree = self.tree.copy();
-            rows::each_dropped(&transaction, drop, |key, accepted, is_hint| {
+            rows::each_dropped(&self.connection, drop, |key, accepted, is_hint| {
                 tree.change(key, accepted, register::Ballot::ZERO);
                 dropped.hints += u64::from(is_hint);
             })
             .map_err(not_written)?;
-            dropped.records = rows::drop_records(&transaction, drop).map_err(not_written)?;
+            dropped.records = rows::drop_records(&self.connection, drop).map_err(not_written)?;
             dropped.tree = Some(tree);
         }
         node.records = node.records.saturating_sub(dropped.records);
         node.hints = node.hints.saturating_sub(dropped.hints);
         if after.peers != self.peers {
-            node_row::write_peers(&transaction, &after.peers).map_err(not_written)?;
+            node_row::write_peers(&self.connection, &after.peers).map_err(not_written)?;
         }
-        node.update_all(&transaction).map_err(not_written)?;
-        let committed = transaction.commit();
-        self.settle(committed)?;
+        node.update_all(&self.connection).map_err(not_written)?;
+        self.commit_open()?;
         Ok(dropped)
     }
 }

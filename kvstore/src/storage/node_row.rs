@@ -31,10 +31,14 @@ pub(crate) struct NodeRow {
     pub(crate) returned_commit: u64,
     /// High-water mark of the node's clock: no ballot that is stored or was drawn for a stored change is above it.
     pub(crate) clock: HlcTime,
-    /// Rows in `records`.
+    /// Records there are.
     pub(crate) records: u64,
-    /// Rows in `records` that are hints.
+    /// Records that are hints.
     pub(crate) hints: u64,
+    /// Position in the commit log from which on its records may be missing in the table.
+    pub(crate) log_start: u64,
+    /// Position from which on they certainly are.
+    pub(crate) log_fresh: u64,
 }
 
 impl NodeRow {
@@ -51,6 +55,8 @@ impl NodeRow {
             clock: HlcTime::ZERO,
             records: 0,
             hints: 0,
+            log_start: 0,
+            log_fresh: 0,
         }
     }
 
@@ -103,7 +109,7 @@ impl NodeRow {
 
     pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let sql = "SELECT incarnation, floor, commit_number, clock, records, hints, generation, standing, filling_above, epoch, \
-                   returned_commit FROM node WHERE id = 0";
+                   returned_commit, log_start, log_fresh FROM node WHERE id = 0";
         connection.prepare_cached(sql)?.query_row([], |row| {
             Ok(Self {
                 incarnation: unsigned(row, 0)?,
@@ -116,22 +122,25 @@ impl NodeRow {
                 standing: standing_from_sql(row, 7, 8)?,
                 epoch: row.get::<_, Option<i64>>(9)?.map(|epoch| Epoch(epoch.cast_unsigned())),
                 returned_commit: unsigned(row, 10)?,
+                log_start: unsigned(row, 11)?,
+                log_fresh: unsigned(row, 12)?,
             })
         })
     }
 
-    /// Writes what changes with every commit of records.
+    /// Writes what changes with commits of records.
     pub(crate) fn update(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let sql = "UPDATE node SET floor = ?, commit_number = ?, clock = ?, records = ?, hints = ? WHERE id = 0";
-        let numbers = (self.commit.cast_signed(), self.clock.to_bits().cast_signed());
-        let counts = (self.records.cast_signed(), self.hints.cast_signed());
+        let sql = "UPDATE node SET floor = ?, commit_number = ?, clock = ?, records = ?, hints = ?, log_start = ?, log_fresh = ? \
+                   WHERE id = 0";
         let mut statement = connection.prepare_cached(sql)?;
         statement.execute(params![
             ballot_to_sql(self.floor),
-            numbers.0,
-            numbers.1,
-            counts.0,
-            counts.1
+            self.commit.cast_signed(),
+            self.clock.to_bits().cast_signed(),
+            self.records.cast_signed(),
+            self.hints.cast_signed(),
+            self.log_start.cast_signed(),
+            self.log_fresh.cast_signed(),
         ])?;
         Ok(())
     }

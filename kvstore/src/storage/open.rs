@@ -16,6 +16,7 @@ use std::time::Duration;
 use register::membership::Peer;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::log;
 use super::node_row::{self, NodeRow};
 use super::schema::{self, APPLICATION_ID, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION};
 
@@ -31,6 +32,13 @@ const STATEMENT_CACHE: usize = 32;
 
 /// After a checkpoint the write-ahead log is cut back to this many bytes, so that one burst does not keep its disk for ever.
 const WAL_KEEP_BYTES: i64 = 16 * 1024 * 1024;
+
+/// Pages in SQLite's log after which it is written back into the database file: as many as [`WAL_KEEP_BYTES`] hold. What has changed more
+/// than once by then is written back once.
+const CHECKPOINT_PAGES: i64 = 4_000;
+
+/// The writer's cache of pages, in KiB (so the minus sign): every page of the trees' upper levels for millions of records.
+const WRITER_CACHE: i64 = -12 * 1024;
 
 /// A database that cannot be used. Each text names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -156,10 +164,20 @@ pub(crate) fn open(path: &Path, new_incarnation: u64, forget_ring: bool) -> Resu
     connection
         .pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)
         .map_err(sqlite)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+        .map_err(sqlite)?;
+    connection
+        .pragma_update(None, "cache_size", WRITER_CACHE)
+        .map_err(sqlite)?;
     let node = |source: rusqlite::Error| match source {
         rusqlite::Error::QueryReturnedNoRows => OpenError::Corrupt {
             path: path.to_owned(),
             detail: "the node's own row is missing".to_owned(),
+        },
+        rusqlite::Error::FromSqlConversionFailure(_, _, what) => OpenError::Corrupt {
+            path: path.to_owned(),
+            detail: what.to_string(),
         },
         other => sqlite(other),
     };
@@ -173,9 +191,11 @@ pub(crate) fn open(path: &Path, new_incarnation: u64, forget_ring: bool) -> Resu
     })
 }
 
-/// Takes the node up as one whose process has just begun, durably, and gives what it is now.
+/// Brings the table of records up to the end of the commit log, takes the node up as one whose process has just begun, durably, and gives
+/// what it is now.
 fn begin(connection: &mut Connection, forget_ring: bool) -> rusqlite::Result<(NodeRow, Vec<Peer>)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let replayed = log::replay(&transaction)?;
     let found = NodeRow::read(&transaction)?;
     let peers = node_row::read_peers(&transaction)?;
     let mut node = found;
@@ -185,6 +205,8 @@ fn begin(connection: &mut Connection, forget_ring: bool) -> rusqlite::Result<(No
     }
     if node != found {
         node.update_all(&transaction)?;
+    }
+    if replayed || node != found {
         transaction.commit()?;
     }
     Ok((node, peers))

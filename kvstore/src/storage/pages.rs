@@ -1,12 +1,15 @@
 //! Pages: what is listed of the records, and in which order.
 
 use std::collections::HashSet;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use register::message::{List, PageRecord};
-use register::{Ballot, Key, State, hashing};
-use rusqlite::{Connection, Row, params};
+use register::{Ballot, Key, Record, State, hashing};
+use rusqlite::{Connection, Params, Row, params};
 
 use super::Page;
+use super::log::Unapplied;
 use super::node_row::NodeRow;
 use super::rows::{self, Stored, columns};
 
@@ -16,111 +19,267 @@ pub const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Rows that a walk visits in one snapshot, found or not: a few milliseconds.
 const MAX_VISITED_ROWS: usize = 4_096;
 
+/// All records as of one moment: a snapshot of the table, and over it what the table does not have yet.
+pub(crate) struct Whole<'a> {
+    table: &'a Connection,
+    unapplied: Arc<Unapplied>,
+    node: NodeRow,
+}
+
+/// The order of a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Key,
+    KeyReverse,
+    Commit,
+}
+
+/// A record of a list, as it is found.
+enum Found<'a> {
+    Row(&'a Row<'a>),
+    Later(&'a Stored),
+}
+
+impl Found<'_> {
+    fn commit(&self) -> rusqlite::Result<u64> {
+        match self {
+            Self::Row(row) => rows::commit_from_row(row),
+            Self::Later(stored) => Ok(stored.commit),
+        }
+    }
+
+    /// Whether it has a value that goes on after `time_ms`.
+    fn ends_after(&self, time_ms: u64) -> rusqlite::Result<bool> {
+        match self {
+            Self::Row(row) => rows::ends_after(row, time_ms),
+            Self::Later(stored) => Ok(stored
+                .record
+                .state
+                .as_ref()
+                .is_some_and(|state| state.value.is_some() && state.expires_at_ms.is_some_and(|at| at > time_ms))),
+        }
+    }
+
+    fn page_record(&self, key: Key) -> rusqlite::Result<PageRecord> {
+        match self {
+            Self::Row(row) => Ok(page_record(key, &rows::stored_from_row(row)?)),
+            Self::Later(stored) => Ok(page_record(key, stored)),
+        }
+    }
+}
+
+/// Records the table does not have yet, in the order of a list.
+type LaterOnes<'a> = Box<dyn Iterator<Item = (&'a Key, Option<&'a Stored>)> + 'a>;
+
+impl<'a> Whole<'a> {
+    /// Puts a snapshot together with what the table did not have shortly before it was taken. Nothing when the table may have got records
+    /// since that are newer than all of those: then take both again.
+    pub(crate) fn new(table: &'a Connection, unapplied: Arc<Unapplied>) -> rusqlite::Result<Option<Self>> {
+        // The floor of the very snapshot: a floor from later would hide a dropping between two pages.
+        let found = NodeRow::read(table)?;
+        // Only a generation that begins can bring such records, and moves this on. The table may have got some of those that are in
+        // `unapplied` since; they are the same.
+        if found.log_fresh != unapplied.node.log_fresh {
+            return Ok(None);
+        }
+        let node = if unapplied.records().is_empty() {
+            found
+        } else {
+            unapplied.node
+        };
+        Ok(Some(Self { table, unapplied, node }))
+    }
+
+    /// Shows `each` the records of a list in its order, until it breaks. True when it has seen all.
+    fn list(
+        &self,
+        sql: &str,
+        parameters: impl Params,
+        later: LaterOnes<'_>,
+        order: Order,
+        mut each: impl FnMut(rusqlite::Result<Key>, Found<'_>) -> rusqlite::Result<ControlFlow<()>>,
+    ) -> rusqlite::Result<bool> {
+        let mut statement = self.table.prepare_cached(sql)?;
+        let mut rows = statement.query(parameters)?;
+        let mut later = later.peekable();
+        while let Some(row) = rows.next()? {
+            let key = rows::key_from_row(row);
+            let mut is_replaced = false;
+            if let (Ok(key), Some(_)) = (&key, later.peek()) {
+                let commit = rows::commit_from_row(row)?;
+                let comes_before = |(other, stored): &(&Key, Option<&Stored>)| match order {
+                    Order::Key => *other < key,
+                    Order::KeyReverse => *other > key,
+                    Order::Commit => stored.is_some_and(|stored| stored.commit < commit),
+                };
+                while let Some((key, stored)) = later.next_if(comes_before) {
+                    if let Some(stored) = stored
+                        && each(Ok(key.clone()), Found::Later(stored))?.is_break()
+                    {
+                        return Ok(false);
+                    }
+                }
+                is_replaced = match order {
+                    Order::Key | Order::KeyReverse => later.peek().is_some_and(|(other, _)| *other == key),
+                    Order::Commit => false,
+                };
+            }
+            if order == Order::Commit
+                && let Ok(key) = &key
+            {
+                is_replaced = self.unapplied.records().contains_key(key);
+            }
+            if !is_replaced && each(key, Found::Row(row))?.is_break() {
+                return Ok(false);
+            }
+        }
+        for (key, stored) in later {
+            if let Some(stored) = stored
+                && each(Ok(key.clone()), Found::Later(stored))?.is_break()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Those the table does not have yet, dropped ones among them, with keys in a range.
+    fn later_in(&self, low: Bound<&str>, high: Option<&str>, order: Order) -> LaterOnes<'_> {
+        let high = high.map(str::to_owned);
+        let from = self.unapplied.from(low);
+        let range = from
+            .take_while(move |(key, _)| high.as_deref().is_none_or(|high| key.as_text() < high))
+            .map(|(key, later)| (key, later.stored.as_deref()));
+        if order == Order::KeyReverse {
+            let mut range: Vec<_> = range.collect();
+            range.reverse();
+            return Box::new(range.into_iter());
+        }
+        Box::new(range)
+    }
+
+    /// Those the table does not have yet and that `wanted` wants, with higher commit numbers than this, in the order of commits.
+    fn later_after(&self, commit: u64, wanted: impl Fn(&Record) -> bool) -> LaterOnes<'_> {
+        let records = self.unapplied.records().iter();
+        let stored = records.filter_map(|(key, later)| Some((key, later.stored.as_deref()?)));
+        let mut found: Vec<_> = stored
+            .filter(|(_, stored)| stored.commit > commit && wanted(&stored.record))
+            .collect();
+        found.sort_unstable_by_key(|(_, stored)| stored.commit);
+        Box::new(found.into_iter().map(|(key, stored)| (key, Some(stored))))
+    }
+
+    fn page(&self, records: Vec<PageRecord>, end: bool) -> Page {
+        Page {
+            records,
+            end,
+            floor: self.node.floor,
+            commit: self.node.commit,
+            incarnation: self.node.incarnation,
+            standing: self.node.standing,
+        }
+    }
+}
+
 /// A page of a list whose index finds just what is listed.
-pub(crate) fn read_page(snapshot: &Connection, list: &List, limit: usize) -> rusqlite::Result<Page> {
-    // The floor of the very snapshot: a floor from later would hide a dropping between two pages.
-    let node = NodeRow::read(snapshot)?;
-    // One more than asked for tells whether the page is the last.
-    let sql_limit = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
-    let (records, end) = match list {
+pub(crate) fn read_page(whole: &Whole<'_>, list: &List, limit: usize) -> rusqlite::Result<Page> {
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    let collect = |key: rusqlite::Result<Key>, found: Found<'_>| {
+        if records.len() >= limit || bytes >= MAX_PAGE_BYTES {
+            return Ok(ControlFlow::Break(()));
+        }
+        let record = found.page_record(key?)?;
+        bytes += size_of::<Stored>() + record.held.state.as_ref().map_or(0, State::size_bytes);
+        records.push(record);
+        Ok(ControlFlow::Continue(()))
+    };
+    let end = match list {
         List::Keys { prefix, after, reverse } => {
             let after = after.as_deref();
             // Text is compared byte by byte, which for UTF-8 is code point by code point.
-            let (mut low, mut high) = (Some(prefix.as_str()), successor(prefix));
+            let (mut low, mut high) = (prefix.as_str(), successor(prefix));
             let mut low_is_seen = false;
             match (after, reverse) {
-                (Some(after), false) if after >= prefix.as_str() => (low, low_is_seen) = (Some(after), true),
+                (Some(after), false) if after >= prefix.as_str() => (low, low_is_seen) = (after, true),
                 (Some(after), true) if high.as_deref().is_none_or(|high| after < high) => high = Some(after.to_owned()),
                 _ => {}
             }
-            let low = low.take().unwrap_or_default();
             // Each bound has its own statement, so that SQLite walks the tree from it instead of testing every row.
             let sql = match (low_is_seen, high.is_some(), reverse) {
-                (false, false, false) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
-                ),
-                (false, false, true) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC LIMIT ?3"
-                ),
-                (false, true, false) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-                ),
-                (false, true, true) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3"
-                ),
-                (true, false, _) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
-                ),
-                (true, true, _) => concat!(
-                    "SELECT ",
-                    columns!(),
-                    " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-                ),
+                (false, false, false) => {
+                    concat!(
+                        "SELECT ",
+                        columns!(),
+                        " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key"
+                    )
+                }
+                (false, false, true) => {
+                    concat!(
+                        "SELECT ",
+                        columns!(),
+                        " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC"
+                    )
+                }
+                (false, true, false) => {
+                    concat!(
+                        "SELECT ",
+                        columns!(),
+                        " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key"
+                    )
+                }
+                (false, true, true) => {
+                    concat!(
+                        "SELECT ",
+                        columns!(),
+                        " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC"
+                    )
+                }
+                (true, false, _) => {
+                    concat!(
+                        "SELECT ",
+                        columns!(),
+                        " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key"
+                    )
+                }
+                (true, true, _) => {
+                    concat!(
+                        "SELECT ",
+                        columns!(),
+                        " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key"
+                    )
+                }
             };
-            collect(snapshot, sql, params![low, high, sql_limit], limit)?
+            let order = if *reverse { Order::KeyReverse } else { Order::Key };
+            let from = if low_is_seen {
+                Bound::Excluded(low)
+            } else {
+                Bound::Included(low)
+            };
+            let later = whole.later_in(from, high.as_deref(), order);
+            whole.list(sql, params![low, high], later, order, collect)?
         }
         List::Hints { after_commit } => {
             let sql = concat!(
                 "SELECT ",
                 columns!(),
-                " FROM records WHERE hint_for IS NOT NULL AND commit_number > ?1 ORDER BY commit_number LIMIT ?2"
+                " FROM records WHERE hint_for IS NOT NULL AND commit_number > ?1 ORDER BY commit_number"
             );
-            collect(snapshot, sql, params![after_commit.cast_signed(), sql_limit], limit)?
+            let later = whole.later_after(*after_commit, |record| record.hint_for.is_some());
+            whole.list(sql, [after_commit.cast_signed()], later, Order::Commit, collect)?
         }
         // Those are walked.
         List::Ended { .. } | List::Leaves { .. } => return Err(rusqlite::Error::InvalidQuery),
     };
-    Ok(page(&node, records, end))
+    Ok(whole.page(records, end))
 }
 
-fn page(node: &NodeRow, records: Vec<PageRecord>, end: bool) -> Page {
-    Page {
-        records,
-        end,
-        floor: node.floor,
-        commit: node.commit,
-        incarnation: node.incarnation,
-        standing: node.standing,
-    }
-}
-
-fn collect(
-    snapshot: &Connection,
-    sql: &str,
-    parameters: impl rusqlite::Params,
-    limit: usize,
-) -> rusqlite::Result<(Vec<PageRecord>, bool)> {
-    let mut statement = snapshot.prepare_cached(sql)?;
-    let mut rows = statement.query(parameters)?;
-    let (mut records, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        if records.len() >= limit || bytes >= MAX_PAGE_BYTES {
-            return Ok((records, false));
-        }
-        let stored = rows::stored_from_row(row)?;
-        bytes += stored.record.size_bytes();
-        records.push(page_record(rows::key_from_row(row)?, stored));
-    }
-    Ok((records, true))
-}
-
-fn page_record(key: Key, stored: Stored) -> PageRecord {
+fn page_record(key: Key, stored: &Stored) -> PageRecord {
     PageRecord {
         key,
         commit: stored.commit,
         // The node's floor only matters for keys without a record.
         held: register::acceptor::held(Some(&stored.record), Ballot::ZERO),
-        hint_for: stored.record.hint_for,
+        hint_for: stored.record.hint_for.clone(),
     }
 }
 
@@ -156,64 +315,72 @@ impl Walk {
         }
     }
 
-    /// What is found among the next [`MAX_VISITED_ROWS`] rows.
-    pub(crate) fn step(&mut self, snapshot: &Connection, limit: usize) -> rusqlite::Result<Page> {
-        let node = NodeRow::read(snapshot)?;
-        let sql = match self {
-            Self::Ended { .. } => concat!(
-                "SELECT ",
-                columns!(),
-                " FROM records WHERE (value IS NULL OR expires_at_ms IS NOT NULL) AND commit_number > ?1 ORDER BY commit_number"
-            ),
-            Self::Leaves { .. } => concat!("SELECT ", columns!(), " FROM records WHERE key > ?1 ORDER BY key"),
+    /// What is found among the next [`MAX_VISITED_ROWS`] records.
+    pub(crate) fn step(&mut self, whole: &Whole<'_>, limit: usize) -> rusqlite::Result<Page> {
+        let (mut visited, mut records, mut bytes) = (0, Vec::new(), 0);
+        let (after_commit, after_key) = match self {
+            Self::Ended { after_commit, .. } => (*after_commit, String::new()),
+            Self::Leaves { after, .. } => (0, after.clone()),
         };
-        let mut statement = snapshot.prepare_cached(sql)?;
-        let mut rows = match self {
-            Self::Ended { after_commit, .. } => statement.query([after_commit.cast_signed()])?,
-            Self::Leaves { after, .. } => statement.query([after.as_str()])?,
-        };
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        for visited in 0.. {
-            let Some(row) = rows.next()? else {
-                return Ok(page(&node, records, true));
-            };
+        let is_ended_list = matches!(self, Self::Ended { .. });
+        let visit = |key: rusqlite::Result<Key>, found: Found<'_>| {
             if visited >= MAX_VISITED_ROWS || records.len() >= limit || bytes >= MAX_PAGE_BYTES {
-                break;
+                return Ok(ControlFlow::Break(()));
             }
-            match self.visit(row) {
+            visited += 1;
+            match self.visit(key, &found) {
                 Ok(None) => {}
                 Ok(Some(record)) => {
+                    let record: PageRecord = record;
                     bytes += record.held.state.as_ref().map_or(0, State::size_bytes) + record.key.as_text().len();
                     records.push(record);
                 }
                 // Upkeep of all others must not end at one key that cannot be read.
                 Err(error) => tracing::warn!(%error, "a damaged record is left out of a list"),
             }
-        }
-        Ok(page(&node, records, false))
+            Ok(ControlFlow::Continue(()))
+        };
+        let end = if is_ended_list {
+            let sql = concat!(
+                "SELECT ",
+                columns!(),
+                " FROM records WHERE (value IS NULL OR expires_at_ms IS NOT NULL) AND commit_number > ?1 ORDER BY commit_number"
+            );
+            // The condition of the index.
+            let may_end = |record: &Record| {
+                let state = record.state.as_ref();
+                state.is_none_or(|state| state.value.is_none() || state.expires_at_ms.is_some())
+            };
+            let later = whole.later_after(after_commit, may_end);
+            whole.list(sql, [after_commit.cast_signed()], later, Order::Commit, visit)?
+        } else {
+            let sql = concat!("SELECT ", columns!(), " FROM records WHERE key > ?1 ORDER BY key");
+            let later = whole.later_in(Bound::Excluded(&after_key), None, Order::Key);
+            whole.list(sql, [after_key.as_str()], later, Order::Key, visit)?
+        };
+        Ok(whole.page(records, end))
     }
 
-    /// The row's record, if it is wanted.
-    fn visit(&mut self, row: &Row<'_>) -> rusqlite::Result<Option<PageRecord>> {
+    /// The record, if it is wanted.
+    fn visit(&mut self, key: rusqlite::Result<Key>, found: &Found<'_>) -> rusqlite::Result<Option<PageRecord>> {
         match self {
             Self::Ended {
                 after_commit,
                 expired_at_ms,
             } => {
-                *after_commit = rows::commit_from_row(row)?;
-                if rows::ends_after(row, *expired_at_ms)? {
+                *after_commit = found.commit()?;
+                if found.ends_after(*expired_at_ms)? {
                     return Ok(None);
                 }
-                let stored = rows::stored_from_row(row)?;
-                Ok(Some(page_record(rows::key_from_row(row)?, stored)))
+                found.page_record(key?).map(Some)
             }
             Self::Leaves { leaves, after } => {
-                let key = rows::key_from_row(row)?;
+                let key = key?;
                 key.as_text().clone_into(after);
                 if !leaves.contains(&hashing::leaf_of(&key)) {
                     return Ok(None);
                 }
-                let mut record = page_record(key, rows::stored_from_row(row)?);
+                let mut record = found.page_record(key)?;
                 record.held.state = None;
                 Ok(Some(record))
             }

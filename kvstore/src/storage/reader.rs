@@ -11,8 +11,9 @@ use register::message::List;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Semaphore;
 
-use super::pages::{self, Walk};
+use super::pages::{self, Walk, Whole};
 use super::rows::{self, Stored};
+use super::view::View;
 use super::{Page, StoreError, open};
 
 /// Read connections: enough to keep a few cores busy; further reads queue.
@@ -21,6 +22,9 @@ const CONNECTIONS: usize = 4;
 /// Bytes of records read for one call, after which its further keys are refused. More than the largest message between coordinator and
 /// node, so only values that have grown meanwhile get there.
 const MAX_READ_BYTES: usize = 32 * 1024 * 1024;
+
+/// How often a snapshot is taken anew when the table of records changed right before it: that is once in hundreds of commits.
+const SNAPSHOT_TRIES: usize = 10;
 
 /// The pool.
 #[derive(Debug, Clone)]
@@ -46,6 +50,19 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.run_on(|connection| {
+            let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            // Dropping the transaction ends the snapshot.
+            read(&snapshot)
+        })
+        .await
+    }
+
+    async fn run_on<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let permit = Arc::clone(&self.permits)
             .acquire_owned()
             .await
@@ -55,10 +72,7 @@ impl Readers {
             let Some(mut connection) = lock(&idle).pop() else {
                 return Err(StoreError::Closed);
             };
-            let result = connection
-                .transaction_with_behavior(TransactionBehavior::Deferred)
-                // Dropping the transaction ends the snapshot.
-                .and_then(|snapshot| read(&snapshot));
+            let result = read(&mut connection);
             lock(&idle).push(connection);
             drop(permit);
             result.map_err(|error| StoreError::Failed {
@@ -96,21 +110,46 @@ impl Readers {
         .await
     }
 
+    /// Runs `read` on a connection, in one snapshot, with what the table of records did not have yet in that snapshot.
+    async fn run_whole<T, F>(&self, view: &Arc<View>, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Whole<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let view = Arc::clone(view);
+        self.run_on(move |connection| {
+            for _ in 0..SNAPSHOT_TRIES {
+                let unapplied = view.unapplied();
+                let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+                if let Some(whole) = Whole::new(&snapshot, unapplied)? {
+                    return read(&whole).map(Ok);
+                }
+            }
+            Ok(Err("the table of records changed whenever it was looked at; ask again"))
+        })
+        .await?
+        .map_err(|reason| StoreError::Failed {
+            reason: reason.to_owned(),
+        })
+    }
+
     /// A page; see [`List`]. Lists that pass over most of what they visit do so in several snapshots, between which others are served,
     /// until something is found or the end is reached.
-    pub(crate) async fn page(&self, list: List, limit: usize) -> Result<Page, StoreError> {
+    pub(crate) async fn page(&self, view: &Arc<View>, list: List, limit: usize) -> Result<Page, StoreError> {
         let mut walk = match Walk::new(list) {
             Ok(walk) => walk,
             Err(list) => {
-                return self.run(move |snapshot| pages::read_page(snapshot, &list, limit)).await;
+                return self
+                    .run_whole(view, move |whole| pages::read_page(whole, &list, limit))
+                    .await;
             }
         };
         let mut before: Option<Page> = None;
         loop {
             let (mut page, ahead) = self
-                .run(move |snapshot| {
+                .run_whole(view, move |whole| {
                     let mut walk = walk;
-                    let page = walk.step(snapshot, limit)?;
+                    let page = walk.step(whole, limit)?;
                     Ok((page, walk))
                 })
                 .await?;

@@ -8,13 +8,14 @@ use register::{Ballot, Key, Standing, acceptor};
 
 use super::feed::Stretch;
 use super::rows::Stored;
+use super::view::Known;
 use super::{Page, Store, StoreError};
 
 /// A record and the floor to tell when there is none.
 type RecordResult = Result<(Option<Arc<Stored>>, Ballot), StoreError>;
 
 impl Store {
-    /// What a coordinator is told of keys, in their order: from the cache, else from one snapshot of the database, as the node's standing
+    /// What a coordinator is told of keys, in their order: from memory, else from one snapshot of the database, as the node's standing
     /// allows. Never waits for the writer. A record that cannot be read fails its key alone.
     pub async fn read(&self, keys: &[Key]) -> Vec<Reply> {
         let failed = |reason: String| Reply::Failed { reason };
@@ -42,30 +43,27 @@ impl Store {
         let missing: Vec<Key> = keys
             .iter()
             .zip(&found)
-            .filter(|(_, found)| found.is_none())
+            .filter(|(_, found)| matches!(found, Known::AskTable))
             .map(|(key, _)| key.clone())
             .collect();
+        let known = |found: Known| match found {
+            Known::Record(stored) => Some(Ok((Some(stored), Ballot::ZERO))),
+            Known::Dropped => Some(Ok((None, looked.floor))),
+            Known::AskTable => None,
+        };
         self.metrics.cache_hits.inc_by((keys.len() - missing.len()) as u64);
         self.metrics.cache_misses.inc_by(missing.len() as u64);
         if missing.is_empty() {
-            let records = found.into_iter().map(|found| Ok((found, Ballot::ZERO))).collect();
-            return (looked.standing, records);
+            return (looked.standing, found.into_iter().filter_map(known).collect());
         }
-        let rows = match self.readers.records(missing).await {
+        let mut rows = match self.readers.records(missing).await {
             Ok(rows) => rows,
             Err(error) => {
-                let record = |found: Option<_>| match found {
-                    Some(stored) => Ok((Some(stored), Ballot::ZERO)),
-                    None => Err(error.clone()),
-                };
+                let record = |found| known(found).unwrap_or_else(|| Err(error.clone()));
                 return (looked.standing, found.into_iter().map(record).collect());
             }
         };
-        let to_fill = rows.iter().filter_map(|(key, row)| match row {
-            Ok(Some(stored)) => Some((key.clone(), Arc::clone(stored))),
-            _ => None,
-        });
-        let filled = self.view.fill(looked.ticket, to_fill);
+        let filled = self.view.fill(looked.ticket, &mut rows);
         self.metrics.show_cache(self.view.cache_size());
         let mut rows = rows.into_iter().map(|(_, row)| row);
         let row_or_gone = |row: Option<Result<_, String>>| match row {
@@ -76,10 +74,7 @@ impl Store {
         };
         let records = found
             .into_iter()
-            .map(|found| match found {
-                Some(stored) => Ok((Some(stored), Ballot::ZERO)),
-                None => row_or_gone(rows.next()).map(|stored| (stored, filled.floor)),
-            })
+            .map(|found| known(found).unwrap_or_else(|| row_or_gone(rows.next()).map(|stored| (stored, filled.floor))))
             .collect();
         (looked.standing.filter(|_| filled.same_standing), records)
     }
@@ -100,7 +95,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn page(&self, list: List, limit: usize) -> Result<Page, StoreError> {
-        self.readers.page(list, limit).await
+        self.readers.page(&self.view, list, limit).await
     }
 
     /// The root of every partition of the hash tree; or the leaves of some partitions, in their order.

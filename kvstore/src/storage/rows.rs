@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use register::membership::DropRecords;
-use register::{Ballot, HlcTime, Key, Lineage, Record, RequestId, State};
+use register::{Ballot, HlcTime, Key, Lineage, Record, State};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -70,6 +70,12 @@ pub(crate) fn write_record(connection: &Connection, key: &Key, stored: &Stored, 
         // Nothing of the transaction is kept.
         Err(rusqlite::Error::StatementChangedRows(written))
     }
+}
+
+/// Whether there is a record of a key.
+pub(crate) fn has_record(connection: &Connection, key: &Key) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM records WHERE key = ?")?;
+    statement.exists([key.as_text()])
 }
 
 /// Deletes the record of a key.
@@ -226,44 +232,17 @@ fn ballot_of(bytes: [u8; 16]) -> Ballot {
     }
 }
 
-/// A lineage as the 16 bytes of `since` and 24 for each change, its ballot and its request id; nothing for an empty one.
 fn lineage_to_sql(lineage: &Lineage) -> Option<Vec<u8>> {
-    if *lineage == Lineage::default() {
-        return None;
-    }
-    let mut bytes = ballot_bytes(lineage.since).to_vec();
-    for (ballot, request) in &lineage.changes {
-        bytes.extend(ballot_bytes(*ballot));
-        bytes.extend(request.0.to_be_bytes());
-    }
-    Some(bytes)
+    Some(lineage.to_bytes()).filter(|bytes| !bytes.is_empty())
 }
 
 fn lineage_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<Lineage> {
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else {
         return Ok(Lineage::default());
     };
-    let wrong = || {
-        unreadable(
-            column,
-            Type::Blob,
-            format!("a lineage has 16 + 24·n bytes, found {}", blob.len()),
-        )
-    };
-    let (since, changes) = blob.split_first_chunk::<16>().ok_or_else(wrong)?;
-    let (changes, rest) = changes.as_chunks::<24>();
-    if !rest.is_empty() {
-        return Err(wrong());
-    }
-    let change = |bytes: &[u8; 24]| {
-        let (mut ballot, mut request) = ([0; 16], [0; 8]);
-        ballot.copy_from_slice(&bytes[..16]);
-        request.copy_from_slice(&bytes[16..]);
-        (ballot_of(ballot), RequestId(u64::from_be_bytes(request)))
-    };
-    Ok(Lineage {
-        since: ballot_of(*since),
-        changes: changes.iter().map(change).collect(),
+    Lineage::from_bytes(blob).ok_or_else(|| {
+        let why = format!("{} bytes are no lineage", blob.len());
+        unreadable(column, Type::Blob, why)
     })
 }
 
@@ -274,6 +253,8 @@ pub(crate) fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use register::RequestId;
 
     use super::super::schema::create_tables;
     use super::*;

@@ -10,12 +10,12 @@ use super::node_row::{self, NodeRow};
 /// `PRAGMA application_id` of our files: "DDKV".
 pub(crate) const APPLICATION_ID: i32 = 0x4444_4B56;
 /// `PRAGMA user_version`: the schema this code reads and writes.
-pub(crate) const SCHEMA_VERSION: i32 = 2;
+pub(crate) const SCHEMA_VERSION: i32 = 3;
 /// The oldest schema that is migrated.
 pub(crate) const OLDEST_SCHEMA_VERSION: i32 = 1;
 
 /// Version 1. `WITHOUT ROWID`: one tree per table, so an insert dirties one leaf and a lookup walks once. The partial index lists hints in
-/// the order in which they were taken, and costs nothing for records that are none. `node` has one row, rewritten by each commit.
+/// the order in which they were taken, and costs nothing for records that are none. `node` has one row.
 const VERSION_1: &str = "
     CREATE TABLE records (
         key TEXT NOT NULL PRIMARY KEY,
@@ -59,10 +59,21 @@ const VERSION_2: &str = "
     CREATE INDEX ended ON records (commit_number) WHERE value IS NULL OR expires_at_ms IS NOT NULL;
 ";
 
+/// What version 3 adds: the commit log, see [`super::log`].
+const VERSION_3: &str = "
+    ALTER TABLE node ADD COLUMN log_start INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE node ADD COLUMN log_fresh INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE log (
+        slot INTEGER NOT NULL PRIMARY KEY,
+        bytes BLOB NOT NULL
+    ) STRICT;
+";
+
 /// The tables of a new database.
 pub(crate) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(VERSION_1)?;
-    connection.execute_batch(VERSION_2)
+    connection.execute_batch(VERSION_2)?;
+    connection.execute_batch(VERSION_3)
 }
 
 /// Tables, marks and the node's row in one transaction: a crash leaves an empty database or a whole one. The node is blank.
@@ -82,11 +93,16 @@ pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(VERSION_2)?;
-    let mut node = NodeRow::read(&transaction)?;
-    node.generation = node_row::FIRST_GENERATION;
-    node.standing = Standing::Voting;
-    node.update_all(&transaction)?;
+    if found < 2 {
+        transaction.execute_batch(VERSION_2)?;
+    }
+    transaction.execute_batch(VERSION_3)?;
+    if found < 2 {
+        let mut node = NodeRow::read(&transaction)?;
+        node.generation = node_row::FIRST_GENERATION;
+        node.standing = Standing::Voting;
+        node.update_all(&transaction)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     tracing::info!(from = found, to = SCHEMA_VERSION, "the database was migrated");

@@ -7,6 +7,9 @@
 //! not been written since, and no commit on it is under way. Between the commit in SQLite and its publication here the cache may still hold the older version,
 //! which is then read by everybody who finds it; nothing older can enter any more.
 //!
+//! What is committed and not yet in the table of records ([`Unapplied`]) is found here too, before the table is asked. A key that is not among
+//! it has its last version in the table.
+//!
 //! The floor that readers tell is raised *before* the commit that raises it. A row that is gone must never be seen together with a floor
 //! from before it was dropped (the coordinator would take "dropped" for "never had"); too high a floor only costs a second asking.
 //!
@@ -24,7 +27,11 @@ use register::membership::DropRecords;
 use register::{Ballot, Epoch, Key, Standing};
 
 use super::cache::{Cache, CacheLimits};
+use super::log::{Later, Unapplied};
+use super::node_row::NodeRow;
+use super::reader::RowResult;
 use super::rows::Stored;
+use super::writer::progress;
 
 /// Slots that keys are hashed onto. Two keys in one slot only cost a fill now and then.
 const SLOTS: usize = 4_096;
@@ -44,11 +51,24 @@ pub(crate) struct Ticket {
     standing_turn: u64,
 }
 
+/// What is known of a key without asking the table of records.
+#[derive(Debug, Clone)]
+pub(crate) enum Known {
+    /// Its record.
+    Record(Arc<Stored>),
+    /// It has none, though the table may still say otherwise.
+    Dropped,
+    /// The table has its last version.
+    AskTable,
+}
+
 /// What a reader finds.
 #[derive(Debug)]
 pub(crate) struct Looked {
-    /// The cached records, in the order of the keys.
-    pub(crate) found: Vec<Option<Arc<Stored>>>,
+    /// What is known, in the order of the keys.
+    pub(crate) found: Vec<Known>,
+    /// The floor to tell for keys that were dropped.
+    pub(crate) floor: Ballot,
     /// What they are worth; none while that changes.
     pub(crate) standing: Option<Standing>,
     /// To fill in those that are missing.
@@ -89,6 +109,8 @@ pub(crate) struct View {
 #[derive(Debug)]
 struct Inner {
     cache: Cache,
+    /// Shared with those who read lists; copied when it changes while they do.
+    unapplied: Arc<Unapplied>,
     slots: Box<[Slot]>,
     generation: u64,
     progress: Progress,
@@ -101,9 +123,11 @@ struct Inner {
 }
 
 impl View {
-    pub(crate) fn new(limits: CacheLimits, progress: Progress) -> Self {
+    pub(crate) fn new(limits: CacheLimits, unapplied: Unapplied) -> Self {
+        let progress = progress(&unapplied.node);
         let inner = Inner {
             cache: Cache::new(limits),
+            unapplied: Arc::new(unapplied),
             slots: vec![Slot::default(); SLOTS].into(),
             generation: 0,
             progress,
@@ -117,11 +141,12 @@ impl View {
         }
     }
 
-    /// The cached records of keys, what they are worth, and the ticket to fill in those that are missing.
+    /// What is known of keys, what it is worth, and the ticket to fill in what is missing.
     pub(crate) fn look_up<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Looked {
         let mut inner = self.lock();
         Looked {
-            found: keys.map(|key| inner.cache.get(key)).collect(),
+            found: keys.map(|key| inner.known(key)).collect(),
+            floor: inner.reader_floor,
             standing: inner.reader_standing,
             ticket: Ticket {
                 generation: inner.generation,
@@ -130,18 +155,31 @@ impl View {
         }
     }
 
-    /// The cached record of a key, without a ticket: for the writer, which is the only one to change anything.
-    pub(crate) fn cached(&self, key: &Key) -> Option<Arc<Stored>> {
-        self.lock().cache.get(key)
+    /// What is known of a key, without a ticket: for the writer, which is the only one to change anything.
+    pub(crate) fn known(&self, key: &Key) -> Known {
+        self.lock().known(key)
     }
 
-    /// Offers rows read after `ticket` was taken.
-    pub(crate) fn fill(&self, ticket: Ticket, rows: impl Iterator<Item = (Key, Arc<Stored>)>) -> Filled {
+    /// What the table of records does not have yet.
+    pub(crate) fn unapplied(&self) -> Arc<Unapplied> {
+        Arc::clone(&self.lock().unapplied)
+    }
+
+    /// Offers rows read after `ticket` was taken. A row is replaced by what is known of its key by now: the row may come from a commit that
+    /// is not shown yet, and everybody else is still told what was before it.
+    pub(crate) fn fill(&self, ticket: Ticket, rows: &mut [RowResult]) -> Filled {
         let mut inner = self.lock();
-        for (key, stored) in rows {
-            let slot = inner.slots[self.slot(&key)];
-            if !slot.committing && slot.generation <= ticket.generation && !inner.cache.contains(&key) {
-                inner.cache.put(key, stored);
+        for (key, row) in rows {
+            match (inner.known(key), &row) {
+                (Known::Record(stored), _) => *row = Ok(Some(stored)),
+                (Known::Dropped, _) => *row = Ok(None),
+                (Known::AskTable, Ok(Some(stored))) => {
+                    let slot = inner.slots[self.slot(key)];
+                    if !slot.committing && slot.generation <= ticket.generation {
+                        inner.cache.put(key.clone(), Arc::clone(stored));
+                    }
+                }
+                (Known::AskTable, _) => {}
             }
         }
         Filled {
@@ -150,7 +188,35 @@ impl View {
         }
     }
 
-    /// Right before a commit that writes `keys` and raises the floor to `floor`.
+    /// Right before a commit that raises the floor to `floor`, and leaves alone what readers may find in the table of records.
+    pub(crate) fn begin_logged(&self, floor: Ballot) {
+        let mut inner = self.lock();
+        inner.reader_floor = inner.reader_floor.max(floor);
+    }
+
+    /// After that commit, or after it failed: with what is not in the table now, and the records it changed (`None`: dropped).
+    pub(crate) fn end_logged(
+        &self,
+        changed: impl Iterator<Item = (Key, Option<Arc<Stored>>)>,
+        note: impl FnOnce(&mut Unapplied),
+    ) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        let generation = inner.generation;
+        // Copied only while somebody reads a list.
+        note(Arc::make_mut(&mut inner.unapplied));
+        for (key, stored) in changed {
+            inner.slots[self.slot(&key)].generation = generation;
+            match stored {
+                Some(stored) => inner.cache.put(key, stored),
+                None => inner.cache.remove(&key),
+            }
+        }
+        inner.progress = progress(&inner.unapplied.node);
+        inner.reader_floor = inner.progress.floor;
+    }
+
+    /// Right before a commit that writes `keys` to the table of records and raises the floor to `floor`.
     pub(crate) fn begin<'a>(&self, keys: impl Iterator<Item = &'a Key>, floor: Ballot) {
         let mut inner = self.lock();
         inner.generation += 1;
@@ -165,8 +231,8 @@ impl View {
         inner.reader_floor = inner.reader_floor.max(floor);
     }
 
-    /// After the commit: shows what it wrote (`None`: dropped).
-    pub(crate) fn publish(&self, rows: impl Iterator<Item = (Key, Option<Arc<Stored>>)>, progress: Progress) {
+    /// After the commit: shows what it wrote (`None`: dropped). The table has everything now.
+    pub(crate) fn publish(&self, rows: impl Iterator<Item = (Key, Option<Arc<Stored>>)>, node: NodeRow) {
         let mut inner = self.lock();
         inner.generation += 1;
         let generation = inner.generation;
@@ -180,8 +246,7 @@ impl View {
                 None => inner.cache.remove(&key),
             }
         }
-        inner.progress = progress;
-        inner.reader_floor = progress.floor;
+        inner.table_is_complete(node);
     }
 
     /// After a commit that failed: the rows are what they were, and may be cached again when they are next read.
@@ -219,8 +284,8 @@ impl View {
         inner.reader_floor = inner.reader_floor.max(next.floor);
     }
 
-    /// After that commit, or after it failed (then with what the node still is).
-    pub(crate) fn end_node(&self, progress: Progress) {
+    /// After that commit, with what the node is now and everything in the table; or after it failed.
+    pub(crate) fn end_node(&self, changed: Option<NodeRow>) {
         let mut inner = self.lock();
         inner.generation += 1;
         let generation = inner.generation;
@@ -228,15 +293,18 @@ impl View {
             generation,
             committing: false,
         });
-        inner.progress = progress;
-        inner.reader_floor = progress.floor;
-        if inner.reader_standing != Some(progress.standing) {
-            inner.tell_standing(Some(progress.standing));
+        if let Some(node) = changed {
+            inner.table_is_complete(node);
+        }
+        inner.reader_floor = inner.progress.floor;
+        let standing = inner.progress.standing;
+        if inner.reader_standing != Some(standing) {
+            inner.tell_standing(Some(standing));
         }
     }
 
     /// After the writer lost track (a panic): forgets everything cached and starts from what the database says.
-    pub(crate) fn reset(&self, progress: Progress) {
+    pub(crate) fn reset(&self, node: NodeRow) {
         let mut inner = self.lock();
         inner.generation += 1;
         let generation = inner.generation;
@@ -245,9 +313,9 @@ impl View {
             committing: false,
         });
         inner.cache.clear();
-        inner.progress = progress;
-        inner.reader_floor = progress.floor;
-        inner.tell_standing(Some(progress.standing));
+        inner.table_is_complete(node);
+        let standing = inner.progress.standing;
+        inner.tell_standing(Some(standing));
     }
 
     /// The last commit.
@@ -273,6 +341,25 @@ impl View {
 }
 
 impl Inner {
+    fn known(&mut self, key: &Key) -> Known {
+        if let Some(stored) = self.cache.get(key) {
+            return Known::Record(stored);
+        }
+        match self.unapplied.records().get(key) {
+            Some(Later {
+                stored: Some(stored), ..
+            }) => Known::Record(Arc::clone(stored)),
+            Some(Later { stored: None, .. }) => Known::Dropped,
+            None => Known::AskTable,
+        }
+    }
+
+    fn table_is_complete(&mut self, node: NodeRow) {
+        self.unapplied = Arc::new(Unapplied::none(node));
+        self.progress = progress(&node);
+        self.reader_floor = self.progress.floor;
+    }
+
     fn tell_standing(&mut self, standing: Option<Standing>) {
         self.reader_standing = standing;
         self.standing_turn += 1;

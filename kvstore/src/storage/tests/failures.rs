@@ -63,13 +63,14 @@ async fn a_commit_that_fails_at_its_end_changes_nothing() {
         .sql(
             "CREATE TABLE parent (id INTEGER PRIMARY KEY);
          CREATE TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
-         CREATE TRIGGER fail AFTER UPDATE ON node BEGIN INSERT INTO child VALUES (7); END;",
+         CREATE TRIGGER fail AFTER UPDATE ON node BEGIN INSERT INTO child VALUES (7); END;
+         CREATE TRIGGER fail_log AFTER INSERT ON log BEGIN INSERT INTO child VALUES (7); END;",
         )
         .await;
     let result = store.decide(vec![(Key::data("a"), accept(1, "1"))]).await;
     assert!(matches!(result, Err(StoreError::Unknown { .. })), "{result:?}");
     assert!(store.probe().await.is_err());
-    store.sql("DROP TRIGGER fail").await;
+    store.sql("DROP TRIGGER fail; DROP TRIGGER fail_log").await;
     store.probe().await.unwrap();
     assert_eq!(held(&store, &Key::data("a")).await.state, None);
     assert_eq!(store.progress().commit, 0);

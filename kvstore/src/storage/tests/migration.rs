@@ -81,6 +81,29 @@ async fn a_database_of_version_1_is_migrated() {
 }
 
 #[tokio::test]
+async fn a_database_of_version_2_is_migrated() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    one(&store, &Key::data("a"), accept(7, "1")).await;
+    store.close().await;
+    let connection = Connection::open(bench.path()).unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE log; ALTER TABLE node DROP COLUMN log_start; ALTER TABLE node DROP COLUMN log_fresh;
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+    drop(connection);
+    let store = bench.open().await;
+    assert_eq!(value(&held(&store, &Key::data("a")).await), Some("1"));
+    one(&store, &Key::data("a"), accept(8, "2")).await;
+    store.close().await;
+    let store = bench.open().await;
+    assert_eq!(value(&held(&store, &Key::data("a")).await), Some("2"));
+    assert_eq!(store.progress().commit, 2);
+}
+
+#[tokio::test]
 async fn a_migration_that_fails_leaves_the_old_database() {
     let bench = Bench::new();
     version_1(&bench.path());

@@ -4,6 +4,7 @@ mod durability;
 mod failures;
 mod group_commit;
 mod lists;
+mod log;
 mod membership;
 mod migration;
 mod model;

@@ -13,6 +13,8 @@ enum Step {
     Read(u8),
     Node(Wish),
     Reopen,
+    /// The process dies, and the next one finds the files as they are.
+    Crash,
 }
 
 /// A request about the node; what it has to know of the node is filled in when it is made.
@@ -39,8 +41,12 @@ fn wishes() -> impl Strategy<Value = Wish> {
     ]
 }
 
+/// Larger than what the commit log takes.
+const LARGE: usize = 40_000;
+
 fn requests() -> impl Strategy<Value = Request> {
-    let times = 1u64..12;
+    // Mostly later than what is there, so that most changes are made.
+    let times = prop_oneof![1u64..12, 1u64..90];
     let install = |time: u64| Request::Install {
         ballot: ballot(time),
         state: state(&time.to_string(), ballot(time)),
@@ -61,6 +67,8 @@ fn requests() -> impl Strategy<Value = Request> {
         4 => times.clone().prop_map(|time| accept(time, &time.to_string())),
         2 => (times.clone(), prop::option::of(1u64..9)).prop_map(ending),
         1 => times.clone().prop_map(|time| hint(time, &time.to_string())),
+        1 => times.clone().prop_map(|time| accept(time, &"x".repeat(LARGE))),
+        1 => times.clone().prop_map(|time| accept(time, &"y".repeat(5_000))),
         1 => times.clone().prop_map(install),
         1 => times.clone().prop_map(|time| Request::Forget { ballot: ballot(time) }),
         1 => times.clone().prop_map(|time| Request::Retire { ballot: ballot(time) }),
@@ -70,12 +78,13 @@ fn requests() -> impl Strategy<Value = Request> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => proptest::collection::vec((0u8..4, requests()), 1..6).prop_map(Step::Decide),
+        16 => proptest::collection::vec((0u8..6, requests()), 1..6).prop_map(Step::Decide),
         4 => (0u8..4).prop_map(Step::Read),
         3 => wishes().prop_map(Step::Node),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
     ];
-    proptest::collection::vec(step, 1..25)
+    proptest::collection::vec(step, 1..50)
 }
 
 fn name(key: u8) -> Key {
@@ -237,6 +246,14 @@ impl Model {
             prop_assert_eq!((page.commit, page.standing), (status.commit, status.standing));
         }
 
+        for reverse in [false, true] {
+            let mut expected: Vec<_> = self.listed(|_, _| true);
+            if reverse {
+                expected.reverse();
+            }
+            prop_assert_eq!(in_pages(store, reverse).await, expected);
+        }
+
         let told = store
             .changes(status.incarnation, self.feed_after, 100, Duration::ZERO)
             .await;
@@ -262,6 +279,25 @@ impl Model {
     }
 }
 
+/// All keys with their commits, two at a time.
+async fn in_pages(store: &Store, reverse: bool) -> Vec<(Key, u64)> {
+    let (mut found, mut after): (Vec<(Key, u64)>, Option<String>) = (Vec::new(), None);
+    loop {
+        let prefix = Key::DATA.to_string();
+        let list = List::Keys { prefix, after, reverse };
+        let page = store.page(list, 2).await.unwrap();
+        assert!(
+            page.records.len() <= 2 && (page.end || page.records.len() == 2),
+            "{page:?}"
+        );
+        found.extend(page.records.into_iter().map(|record| (record.key, record.commit)));
+        if page.end {
+            return found;
+        }
+        after = found.last().map(|(key, _)| key.as_text().to_owned());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     /// With cache, batches, SQLite and restarts the store answers exactly like the pure rules over a map; and hash tree, lists and feed are
@@ -273,6 +309,7 @@ proptest! {
             let mut bench = Bench::new();
             bench.cache = CacheLimits { items, bytes: 1 << 20 };
             let mut store = bench.open().await;
+            let (mut path, mut crashes) = (bench.path(), 0);
             let (_, status) = store.node(NodeRequest::Status, EPOCH).await.unwrap();
             let mut model = Model { status, records: BTreeMap::new(), feed: Vec::new(), feed_after: 0 };
             for step in steps {
@@ -294,7 +331,16 @@ proptest! {
                     }
                     Step::Reopen => {
                         store.close().await;
-                        store = Store::open(&bench.path(), bench.options()).unwrap();
+                        store = Store::open(&path, bench.options()).unwrap();
+                        model.reopen();
+                    }
+                    Step::Crash => {
+                        crashes += 1;
+                        let copy = bench.dir.path().join(format!("{crashes}.db"));
+                        crash_copy(&path, &copy);
+                        path = copy;
+                        store.close().await;
+                        store = Store::open(&path, bench.options()).unwrap();
                         model.reopen();
                     }
                 }
