@@ -45,6 +45,9 @@ const LENGTH_BYTES: usize = 4;
 const PAYLOAD_BYTES: usize = SLOT_BYTES - POSITION_BYTES;
 /// Slots of the largest entry: 128 KiB. What is larger goes into the table of records at once.
 const MAX_ENTRY_SLOTS: u64 = if cfg!(test) { 4 } else { 32 };
+/// What they hold.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const MAX_ENTRY_BYTES: usize = MAX_ENTRY_SLOTS as usize * PAYLOAD_BYTES;
 /// The form of an entry, its first byte. Another form gets another number, so that no log is ever misread.
 const FORM: u8 = 1;
 
@@ -81,6 +84,10 @@ impl CommitLog {
 
     /// Takes up a commit; gives the slots it needs, or nothing when it is too large for the log.
     pub(crate) fn encode(&mut self, node: &NodeRow, changes: &[(Key, Slot)]) -> Result<Option<u64>, postcard::Error> {
+        let values = changes.iter().filter_map(|(_, slot)| slot.now.as_ref()?.record.state.as_ref()?.value.as_ref());
+        if values.map(|value| value.len()).sum::<usize>() > MAX_ENTRY_BYTES {
+            return Ok(None);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.extend([0; LENGTH_BYTES]);
