@@ -84,7 +84,9 @@ impl CommitLog {
 
     /// Takes up a commit; gives the slots it needs, or nothing when it is too large for the log.
     pub(crate) fn encode(&mut self, node: &NodeRow, changes: &[(Key, Slot)]) -> Result<Option<u64>, postcard::Error> {
-        let values = changes.iter().filter_map(|(_, slot)| slot.now.as_ref()?.record.state.as_ref()?.value.as_ref());
+        let values = changes
+            .iter()
+            .filter_map(|(_, slot)| slot.now.as_ref()?.record.state.as_ref()?.value.as_ref());
         if values.map(|value| value.len()).sum::<usize>() > MAX_ENTRY_BYTES {
             return Ok(None);
         }
@@ -219,7 +221,7 @@ pub(crate) fn replay(connection: &Connection) -> rusqlite::Result<bool> {
     }
     if node.log_start != node.log_fresh && position <= node.log_fresh {
         let written = node.log_fresh;
-        return Err(broken(format!(
+        return Err(broken(&format!(
             "it ends before slot {position}, and slot {written} was written"
         )));
     }
@@ -252,17 +254,17 @@ fn entry_at(connection: &Connection, position: u64) -> rusqlite::Result<Option<V
         return Ok(None);
     };
     let Some((length, rest)) = first.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(broken(format!("slot {position} is too short")));
+        return Err(broken(&format!("slot {position} is too short")));
     };
     let length = u32::from_le_bytes(*length) as usize;
     let slots = slots_of(LENGTH_BYTES + length);
     if slots > MAX_ENTRY_SLOTS {
-        return Err(broken(format!("the entry at slot {position} has {length} bytes")));
+        return Err(broken(&format!("the entry at slot {position} has {length} bytes")));
     }
     let mut entry = rest.to_vec();
     for position in position + 1..position + slots {
         let Some(more) = slot_at(connection, position)? else {
-            return Err(broken(format!("slot {position} is missing")));
+            return Err(broken(&format!("slot {position} is missing")));
         };
         entry.extend(more);
     }
@@ -276,7 +278,7 @@ fn slot_at(connection: &Connection, position: u64) -> rusqlite::Result<Option<Ve
     let found = statement.query_row([(position % SLOTS).cast_signed()], |row| {
         let bytes = row.get_ref(0)?.as_blob()?;
         let Some((found, payload)) = bytes.split_first_chunk::<POSITION_BYTES>() else {
-            return Err(broken(format!("slot {position} is too short")));
+            return Err(broken(&format!("slot {position} is too short")));
         };
         Ok((u64::from_le_bytes(*found) == position).then(|| payload.to_vec()))
     });
@@ -285,15 +287,15 @@ fn slot_at(connection: &Connection, position: u64) -> rusqlite::Result<Option<Ve
 
 fn decode(entry: &[u8]) -> rusqlite::Result<(Numbers, Vec<Change>)> {
     match entry.split_first() {
-        Some((&FORM, entry)) => postcard::from_bytes(entry).map_err(|error| broken(error.to_string())),
-        Some((form, _)) => Err(broken(format!(
+        Some((&FORM, entry)) => postcard::from_bytes(entry).map_err(|error| broken(&error.to_string())),
+        Some((form, _)) => Err(broken(&format!(
             "an entry has form {form}, {FORM} is known; start the program that wrote it once more and stop it with SIGTERM"
         ))),
-        None => Err(broken("an entry is empty".to_owned())),
+        None => Err(broken("an entry is empty")),
     }
 }
 
-fn broken(what: String) -> rusqlite::Error {
+fn broken(what: &str) -> rusqlite::Error {
     unreadable(0, Type::Blob, format!("the commit log: {what}"))
 }
 
