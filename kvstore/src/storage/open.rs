@@ -33,10 +33,6 @@ const STATEMENT_CACHE: usize = 32;
 /// After a checkpoint the write-ahead log is cut back to this many bytes, so that one burst does not keep its disk for ever.
 const WAL_KEEP_BYTES: i64 = 16 * 1024 * 1024;
 
-/// Pages in SQLite's log after which it is written back into the database file: as many as [`WAL_KEEP_BYTES`] hold. What has changed more
-/// than once by then is written back once.
-const CHECKPOINT_PAGES: i64 = 4_000;
-
 /// The writer's cache of pages, in KiB (so the minus sign): every page of the trees' upper levels for millions of records.
 const WRITER_CACHE: i64 = -12 * 1024;
 
@@ -163,9 +159,6 @@ pub(crate) fn open(path: &Path, new_incarnation: u64, forget_ring: bool) -> Resu
     connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
     connection
         .pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)
-        .map_err(sqlite)?;
-    connection
-        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         .map_err(sqlite)?;
     connection
         .pragma_update(None, "cache_size", WRITER_CACHE)

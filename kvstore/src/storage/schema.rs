@@ -14,7 +14,7 @@ pub(crate) const SCHEMA_VERSION: i32 = 3;
 /// The oldest schema that is migrated.
 pub(crate) const OLDEST_SCHEMA_VERSION: i32 = 1;
 
-/// Version 1. `WITHOUT ROWID`: one tree per table, so an insert dirties one leaf and a lookup walks once. The partial index lists hints in
+/// Version 1. The partial index lists hints in
 /// the order in which they were taken, and costs nothing for records that are none. `node` has one row.
 const VERSION_1: &str = "
     CREATE TABLE records (
@@ -59,7 +59,9 @@ const VERSION_2: &str = "
     CREATE INDEX ended ON records (commit_number) WHERE value IS NULL OR expires_at_ms IS NOT NULL;
 ";
 
-/// What version 3 adds: the commit log, see [`super::log`].
+/// What version 3 adds: the commit log, see [`super::log`]. And `records` becomes a table with row numbers: a tree `WITHOUT ROWID` keeps whole
+/// rows on its inner pages too, of which nine fit, so that a million records were six levels deep. Now keys have a tree of their own, with a
+/// hundred on a page, and new records go side by side to the end of theirs.
 const VERSION_3: &str = "
     ALTER TABLE node ADD COLUMN log_start INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE node ADD COLUMN log_fresh INTEGER NOT NULL DEFAULT 0;
@@ -67,6 +69,26 @@ const VERSION_3: &str = "
         slot INTEGER NOT NULL PRIMARY KEY,
         bytes BLOB NOT NULL
     ) STRICT;
+    DROP INDEX hints;
+    DROP INDEX ended;
+    ALTER TABLE records RENAME TO records_2;
+    CREATE TABLE records (
+        key TEXT NOT NULL UNIQUE,
+        commit_number INTEGER NOT NULL,
+        accepted BLOB,
+        promised BLOB,
+        floor BLOB,
+        hint_for TEXT,
+        version BLOB,
+        fence INTEGER NOT NULL,
+        expires_at_ms INTEGER,
+        lineage BLOB,
+        value TEXT
+    ) STRICT;
+    INSERT INTO records SELECT * FROM records_2 ORDER BY key;
+    DROP TABLE records_2;
+    CREATE INDEX hints ON records (commit_number) WHERE hint_for IS NOT NULL;
+    CREATE INDEX ended ON records (commit_number) WHERE value IS NULL OR expires_at_ms IS NOT NULL;
 ";
 
 /// The tables of a new database.
