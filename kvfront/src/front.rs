@@ -6,24 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use register::change::Command;
 use register::proposer::turns::Change;
-use register::proposer::{Action, Consistency, Event, Limits, Members, Operation, Outcome, Retry};
-use register::{Key, Request, RequestId};
+use register::proposer::{Consistency, Limits, Members, Operation, Outcome, Retry};
+use register::{Key, RequestId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::clocks::Clocks;
+use crate::drive::{Drive, Running};
 use crate::metrics::FrontMetrics;
 use crate::ring::{Preference, Ring};
-use crate::transport::{Mailbox, SUSPECT_AFTER, Transport};
-use crate::turns::{Called, Turns};
-
-/// Beyond the operation's own deadline, how long until it is given up as unknown. Only reached when the state machine forgets a timer.
-const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
-/// So shortly before an operation's deadline no accept is sent any more. It would be under way at the deadline, and a change that every node
-/// has refused until then could no longer be called not done. Nodes that are well answer in less.
-const LAST_CALL: Duration = SUSPECT_AFTER;
+use crate::transport::Transport;
+use crate::turns::{Called, Turn, Turns};
 
 /// Everything an operation needs. One per kvfront.
 #[derive(Debug)]
@@ -67,6 +63,31 @@ pub struct ClientRequest {
     /// the first attempt.
     pub first_attempt_unix_ms: Option<u64>,
 }
+
+/// A command, and what it is run on and how.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The key.
+    pub key: Key,
+    /// What to do with it.
+    pub command: Command,
+    /// How many answers are enough.
+    pub consistency: Consistency,
+    /// As in [`Front::run_with`].
+    pub request: Option<ClientRequest>,
+}
+
+/// What came of beginning a command.
+enum Begun {
+    Running(Box<Running>),
+    /// It was not even begun.
+    Ended(Outcome),
+    /// Somebody else has the turn at its key.
+    InLine(Asked),
+}
+
+/// Why nothing is begun while too few nodes are left whose clocks fit.
+const CLOCK_REFUSED: &str = "the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
 
 impl Front {
     /// Over a started transport. Operations are refused until [`Self::is_learnt`].
@@ -161,8 +182,7 @@ impl Front {
     ) -> Outcome {
         let (kind, retry) = (kind_of(&command), self.retry(request));
         if self.is_clock_refused(key, consistency) {
-            let reason = "the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
-            return self.not_begun(key, retry, reason.to_owned());
+            return self.not_begun(key, retry, CLOCK_REFUSED.to_owned());
         }
         let turn = if command == Command::Get {
             None
@@ -184,14 +204,96 @@ impl Front {
                 }
             }
         };
-        let preference = Arc::clone(self.ring.preference(key));
-        let members = self.members(&preference);
-        let mut operation = Operation::new(key.clone(), command, retry, consistency, members, self.read_repair);
-        let outcome = self.drive(kind, key, &preference, &mut operation).await;
-        if let Some(turn) = turn {
-            turn.end(&operation);
+        self.drive(self.running(key.clone(), command, retry, consistency, turn))
+            .await
+    }
+
+    /// Runs commands side by side, at most `at_once` of them at a time: as [`Self::run_with`] does each, and cheaper. Their outcomes, in
+    /// their order.
+    pub async fn run_all(&self, asked: Vec<Asked>, at_once: usize) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = std::iter::repeat_with(|| None).take(asked.len()).collect();
+        let mut asked = (0..).zip(asked);
+        let mut drive = Drive::new(self);
+        // Changes of keys that somebody else is changing.
+        let mut in_line = FuturesUnordered::new();
+        loop {
+            while drive.running() + in_line.len() < at_once
+                && let Some((number, asked)) = asked.next()
+            {
+                match self.begin(asked) {
+                    Begun::Running(running) => drive.start(number, running),
+                    Begun::Ended(outcome) => outcomes[number as usize] = Some(outcome),
+                    Begun::InLine(asked) => in_line.push(async move {
+                        let Asked {
+                            key,
+                            command,
+                            consistency,
+                            request,
+                        } = asked;
+                        (number, self.run_with(&key, command, consistency, request).await)
+                    }),
+                }
+            }
+            tokio::select! {
+                ended = drive.next(), if drive.running() > 0 => {
+                    for (number, outcome) in ended {
+                        outcomes[number as usize] = Some(outcome);
+                    }
+                }
+                Some((number, outcome)) = in_line.next(), if !in_line.is_empty() => {
+                    outcomes[number as usize] = Some(outcome);
+                }
+                else => break,
+            }
         }
-        outcome
+        let lost = || Outcome::Unknown {
+            reason: "the operation got lost".to_owned(),
+        };
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(lost))
+            .collect()
+    }
+
+    /// Begins a command, if it needs not wait for its turn.
+    fn begin(&self, asked: Asked) -> Begun {
+        let turn = if asked.command == Command::Get {
+            None
+        } else {
+            match self.turns.begin(&asked.key) {
+                Some(turn) => Some(turn),
+                None => return Begun::InLine(asked),
+            }
+        };
+        let retry = self.retry(asked.request);
+        if self.is_clock_refused(&asked.key, asked.consistency) {
+            return Begun::Ended(self.not_begun(&asked.key, retry, CLOCK_REFUSED.to_owned()));
+        }
+        Begun::Running(self.running(asked.key, asked.command, retry, asked.consistency, turn))
+    }
+
+    fn running(
+        &self,
+        key: Key,
+        command: Command,
+        retry: Retry,
+        consistency: Consistency,
+        turn: Option<Turn>,
+    ) -> Box<Running> {
+        let preference = Arc::clone(self.ring.preference(&key));
+        let members = self.members(&preference);
+        Box::new(Running {
+            kind: kind_of(&command),
+            operation: Operation::new(key, command, retry, consistency, members, self.read_repair),
+            preference,
+            turn,
+            started: Instant::now(),
+            trouble: None,
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     fn retry(&self, request: Option<ClientRequest>) -> Retry {
@@ -241,8 +343,16 @@ impl Front {
     pub async fn settle(&self, key: &Key) -> Outcome {
         let preference = Arc::clone(self.ring.preference(key));
         let request = RequestId(rand::random::<u64>().max(1));
-        let mut operation = Operation::settle(key.clone(), request, self.members(&preference));
-        self.drive("settle", key, &preference, &mut operation).await
+        let operation = Operation::settle(key.clone(), request, self.members(&preference));
+        self.drive(Box::new(Running {
+            kind: "settle",
+            operation,
+            preference,
+            turn: None,
+            started: Instant::now(),
+            trouble: None,
+        }))
+        .await
     }
 
     fn members(&self, preference: &Preference) -> Members {
@@ -257,85 +367,16 @@ impl Front {
         }
     }
 
-    async fn drive(
-        &self,
-        kind: &'static str,
-        key: &Key,
-        preference: &Preference,
-        operation: &mut Operation,
-    ) -> Outcome {
-        let started = Instant::now();
-        self.metrics.op_started();
-        let outcome = self.steps(key, preference, operation, started).await;
-        self.metrics.op_done(kind, outcome_label(&outcome), started.elapsed());
-        if let Outcome::Corrupt { ballot } = &outcome {
-            tracing::error!(?key, %ballot, "corruption: two different states under one ballot; nothing was changed");
-        }
-        outcome
-    }
-
-    async fn steps(&self, key: &Key, preference: &Preference, operation: &mut Operation, started: Instant) -> Outcome {
-        let mailbox = Mailbox::new();
-        let deadline = Duration::from_millis(self.limits.deadline_ms);
-        let give_up_at = started + deadline + DEADLINE_MARGIN;
-        let last_call = started + deadline.saturating_sub(LAST_CALL);
-        let mut trouble = "too late to be sent".to_owned();
-        let mut timers: Vec<(Instant, u32)> = Vec::new();
-        let mut events = vec![Event::Start];
-        loop {
-            for event in events.drain(..) {
-                if let Event::Failed { reason, .. } = &event {
-                    trouble.clone_from(reason);
-                }
-                let mut done = None;
-                for action in self.clocks.step(operation, event) {
-                    match action {
-                        Action::Send {
-                            round,
-                            rank,
-                            request: Request::Accept { .. },
-                        } if Instant::now() >= last_call => mailbox.push(Event::Failed {
-                            round,
-                            rank,
-                            delivered: false,
-                            reason: trouble.clone(),
-                        }),
-                        Action::Send { round, rank, request } => {
-                            self.transport
-                                .send(preference.nodes[rank], key.clone(), request, &mailbox, round, rank);
-                        }
-                        Action::Wake { timer, after_ms } => {
-                            timers.push((Instant::now() + Duration::from_millis(after_ms), timer));
-                        }
-                        Action::Done(outcome) => done = Some(outcome),
-                    }
-                }
-                if let Some(outcome) = done {
-                    return outcome;
-                }
-            }
-            let next = timers
-                .iter()
-                .map(|(at, _)| *at)
-                .min()
-                .unwrap_or(give_up_at)
-                .min(give_up_at);
-            tokio::select! {
-                arrived = mailbox.take() => events = arrived,
-                () = sleep_until(next) => {
-                    let now = Instant::now();
-                    if now >= give_up_at {
-                        return Outcome::Unknown { reason: "the operation did not end by its deadline".to_owned() };
-                    }
-                    timers.retain(|&(at, timer)| {
-                        let due = at <= now;
-                        if due {
-                            events.push(Event::Wake { timer });
-                        }
-                        !due
-                    });
-                }
-            }
+    /// Drives one operation to its end.
+    async fn drive(&self, running: Box<Running>) -> Outcome {
+        let mut drive = Drive::new(self);
+        drive.start(0, running);
+        match drive.next().await.pop() {
+            Some((_, outcome)) => outcome,
+            // What was started ends.
+            None => Outcome::Unknown {
+                reason: "the operation got lost".to_owned(),
+            },
         }
     }
 }
@@ -353,7 +394,7 @@ fn kind_of(command: &Command) -> &'static str {
     }
 }
 
-fn outcome_label(outcome: &Outcome) -> &'static str {
+pub(crate) fn outcome_label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Answered { .. } => "answered",
         Outcome::Unavailable { .. } => "unavailable",

@@ -14,6 +14,7 @@ mod api;
 pub mod clocks;
 mod collect;
 pub mod config;
+mod drive;
 mod errand;
 pub mod front;
 mod hints;

@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use kv_api::{CasAnswer, Item, LockAnswer, PutAnswer, RawValue, RequestName, Version};
+use kv_api::{BatchOp, CasAnswer, LockAnswer, OkAnswer, PutAnswer, RawValue, RequestName, Version};
 use register::change::{Answer, Command, Expect};
 use register::proposer::{Consistency, Outcome};
 use register::{Ballot, Key};
 
-use crate::front::{ClientRequest, Front};
+use crate::front::{Asked, ClientRequest, Front};
 
 /// What an operation needs besides [`Front`].
 #[derive(Debug)]
@@ -104,6 +104,44 @@ fn no_answer(silent: &[String]) -> String {
     }
 }
 
+/// A value that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// JSON text.
+    pub value: Arc<str>,
+    /// Ballot of its last change.
+    pub version: Ballot,
+}
+
+/// What one operation of a batch came to.
+#[derive(Debug, Clone)]
+pub enum Done {
+    /// A get.
+    Found(Found),
+    /// A put.
+    Put(PutAnswer),
+    /// A CAS or a delete.
+    Cas(CasAnswer),
+    /// A lock.
+    Lock(LockAnswer),
+    /// An unlock.
+    Ok(OkAnswer),
+}
+
+impl Done {
+    /// A change that was refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Found(_) => false,
+            Self::Put(answer) => !answer.ok,
+            Self::Cas(answer) => !answer.ok,
+            Self::Lock(answer) => !answer.ok,
+            Self::Ok(answer) => !answer.ok,
+        }
+    }
+}
+
 /// A conditional change that was not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refused {
@@ -121,13 +159,9 @@ impl Ops {
     ///
     /// # Errors
     /// [`OpError::NotFound`] and the failures of any operation.
-    pub async fn get(&self, key: &str, consistency: Option<Consistency>) -> Result<Item, OpError> {
-        let register = data_key(key)?;
-        match self.run(&register, Command::Get, self.consistency(consistency)).await? {
-            (Answer::Value { value, version }, _) => item(key, &value, version),
-            (Answer::Absent, _) => Err(OpError::NotFound),
-            (other, _) => Err(unexpected("get", &other)),
-        }
+    pub async fn get(&self, key: &str, consistency: Option<Consistency>) -> Result<Found, OpError> {
+        let asked = self.asked(data_key(key)?, Command::Get, self.consistency(consistency), None);
+        found(self.run(asked).await?)
     }
 
     /// Writes a value.
@@ -143,35 +177,10 @@ impl Ops {
         consistency: Option<Consistency>,
         attempt: Option<Attempt>,
     ) -> Result<PutAnswer, OpError> {
-        let register = data_key(key)?;
-        let value = self.checked_value(value)?;
-        let ttl_ms = ttl_sec.map(kv_api::ttl_ms).transpose()?;
-        let rf = self.front.ring.rf();
-        match self
-            .change(
-                &register,
-                Command::Put { value, ttl_ms, fence },
-                self.consistency(consistency),
-                attempt,
-            )
-            .await?
-        {
-            (Answer::Written { version }, copies) => Ok(PutAnswer {
-                ok: true,
-                written: copies,
-                rf,
-                version: Some(version.into()),
-                fence_seen: None,
-            }),
-            (Answer::FenceTooLow { seen }, _) => Ok(PutAnswer {
-                ok: false,
-                written: 0,
-                rf,
-                version: None,
-                fence_seen: Some(seen),
-            }),
-            (other, _) => Err(unexpected("put", &other)),
-        }
+        let key = data_key(key)?;
+        let command = self.put_command(value, ttl_sec, fence)?;
+        let asked = self.asked(key, command, self.consistency(consistency), attempt);
+        self.written(self.run(asked).await?)
     }
 
     /// Changes a value only from an expected one. `version: Some(None)` expects the key to be absent; without `version`, `old` counts,
@@ -188,25 +197,9 @@ impl Ops {
         fence: Option<u64>,
         attempt: Option<Attempt>,
     ) -> Result<CasAnswer, OpError> {
-        let register = data_key(key)?;
-        let new = self.checked_value(new)?;
-        let expect = match (old, version) {
-            (Some(_), Some(_)) => return Err(OpError::Invalid("old, version: give one of them, not both".to_owned())),
-            (None, Some(version)) => Expect::Version(version.as_ref().map(parse_version).transpose()?),
-            (old, None) => Expect::Value(old.unwrap_or(serde_json::Value::Null)),
-        };
-        match self
-            .change(
-                &register,
-                Command::Cas { expect, new, fence },
-                Consistency::Quorum,
-                attempt,
-            )
-            .await?
-        {
-            (Answer::Swapped { version }, _) => Ok(swapped(Some(version))),
-            (other, _) => not_swapped(refused("cas", other)?),
-        }
+        let key = data_key(key)?;
+        let command = self.cas_command(old, version.as_ref().map(Option::as_ref), new, fence)?;
+        swapped_or_not(self.run(self.asked(key, command, Consistency::Quorum, attempt)).await?)
     }
 
     /// Deletes a key; with a version, only while the value still has it.
@@ -220,20 +213,9 @@ impl Ops {
         fence: Option<u64>,
         attempt: Option<Attempt>,
     ) -> Result<CasAnswer, OpError> {
-        let register = data_key(key)?;
-        let version = version.map(parse_version).transpose()?;
-        match self
-            .change(
-                &register,
-                Command::Delete { version, fence },
-                Consistency::Quorum,
-                attempt,
-            )
-            .await?
-        {
-            (Answer::Written { .. } | Answer::Swapped { .. } | Answer::Absent, _) => Ok(swapped(None)),
-            (other, _) => not_swapped(refused("delete", other)?),
-        }
+        let key = data_key(key)?;
+        let command = delete_command(version, fence)?;
+        deleted_or_not(self.run(self.asked(key, command, Consistency::Quorum, attempt)).await?)
     }
 
     /// Takes a lock for `ttl_sec`.
@@ -247,51 +229,9 @@ impl Ops {
         owner: Option<&str>,
         attempt: Option<Attempt>,
     ) -> Result<LockAnswer, OpError> {
-        let register = lock_key(name)?;
-        let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
-        if let Some(owner) = owner {
-            kv_api::check_name("owner", owner)?;
-        }
-        // Every attempt at one change asks for the same token, or the one that finds the lock taken would not know it as its own.
-        let token: Arc<str> = match attempt {
-            Some(attempt) => attempt.name.lock_token().into(),
-            None => format!("{:032x}", rand::random::<u128>()).into(),
-        };
-        let command = Command::Acquire {
-            token,
-            owner: owner.map(Arc::from),
-            ttl_ms,
-        };
-        match self.change(&register, command, Consistency::Quorum, attempt).await? {
-            (
-                Answer::Locked {
-                    token,
-                    fence,
-                    expires_at_ms,
-                    expires_in_ms,
-                },
-                _,
-            ) => Ok(LockAnswer {
-                ok: true,
-                expires_at: Some(seconds(expires_at_ms)),
-                expires_in_sec: Some(seconds(expires_in_ms)),
-                token: Some(token.to_string()),
-                fence: Some(fence),
-            }),
-            (
-                Answer::LockHeld {
-                    expires_at_ms,
-                    expires_in_ms,
-                },
-                _,
-            ) => Ok(LockAnswer {
-                ok: false,
-                expires_at: Some(seconds(expires_at_ms)),
-                expires_in_sec: Some(seconds(expires_in_ms)),
-                ..LockAnswer::default()
-            }),
-            (other, _) => Err(unexpected("lock", &other)),
-        }
+        let key = lock_key(name)?;
+        let command = acquire_command(ttl_sec, owner, attempt)?;
+        locked_or_not(self.run(self.asked(key, command, Consistency::Quorum, attempt)).await?)
     }
 
     /// Frees a lock: only that of `token`, or, without token, only one taken without owner. True when it is free for the caller's sake.
@@ -299,24 +239,76 @@ impl Ops {
     /// # Errors
     /// Those of any operation.
     pub async fn release(&self, name: &str, token: Option<&str>, attempt: Option<Attempt>) -> Result<bool, OpError> {
-        let register = lock_key(name)?;
-        if let Some(token) = token {
-            kv_api::check_name("token", token)?;
+        let key = lock_key(name)?;
+        let command = release_command(token)?;
+        released_or_not(self.run(self.asked(key, command, Consistency::Quorum, attempt)).await?)
+    }
+
+    /// What an operation of a batch asks for, checked: no two calls and no batch differ in that.
+    ///
+    /// # Errors
+    /// A part of it breaks a rule.
+    pub fn asked_in_batch(&self, op: &BatchOp, attempt: Option<Attempt>) -> Result<Asked, OpError> {
+        let (name, is_lock) = op.target();
+        let key = if is_lock { lock_key(name) } else { data_key(name) }?;
+        let mut consistency = Consistency::Quorum;
+        let command = match op {
+            BatchOp::Get { .. } => {
+                consistency = self.default_consistency;
+                return Ok(self.asked(key, Command::Get, consistency, None));
+            }
+            BatchOp::Put {
+                value, ttl_sec, fence, ..
+            } => {
+                consistency = self.default_consistency;
+                self.put_command(value.get(), *ttl_sec, *fence)
+            }
+            BatchOp::Cas {
+                old,
+                version,
+                new,
+                fence,
+                ..
+            } => {
+                let version = version.as_ref().map(Option::as_ref);
+                self.cas_command(old.clone(), version, new.get(), *fence)
+            }
+            BatchOp::Delete { version, .. } => delete_command(version.as_ref(), None),
+            BatchOp::Lock { ttl_sec, owner, .. } => acquire_command(*ttl_sec, owner.as_deref(), attempt),
+            BatchOp::Unlock { token, .. } => release_command(token.as_deref()),
+        };
+        Ok(self.asked(key, command?, consistency, attempt))
+    }
+
+    /// What an operation of a batch came to, in the words of its own call.
+    ///
+    /// # Errors
+    /// Those of its own call.
+    pub fn done_in_batch(&self, op: &BatchOp, key: &Key, outcome: Outcome) -> Result<Done, OpError> {
+        let told = self.told(key, outcome)?;
+        match op {
+            BatchOp::Get { .. } => found(told).map(Done::Found),
+            BatchOp::Put { .. } => self.written(told).map(Done::Put),
+            BatchOp::Cas { .. } => swapped_or_not(told).map(Done::Cas),
+            BatchOp::Delete { .. } => deleted_or_not(told).map(Done::Cas),
+            BatchOp::Lock { .. } => locked_or_not(told).map(Done::Lock),
+            BatchOp::Unlock { .. } => released_or_not(told).map(|ok| Done::Ok(OkAnswer { ok })),
         }
-        match self
-            .change(
-                &register,
-                Command::Release {
-                    token: token.map(Arc::from),
-                },
-                Consistency::Quorum,
-                attempt,
-            )
-            .await?
-        {
-            (Answer::Released(released), _) => Ok(released),
-            (other, _) => Err(unexpected("unlock", &other)),
-        }
+    }
+
+    /// Runs one operation of a batch by itself.
+    ///
+    /// # Errors
+    /// Those of its own call.
+    pub async fn run_in_batch(&self, op: &BatchOp, attempt: Option<Attempt>) -> Result<Done, OpError> {
+        let Asked {
+            key,
+            command,
+            consistency,
+            request,
+        } = self.asked_in_batch(op, attempt)?;
+        let outcome = self.front.run_with(&key, command, consistency, request).await;
+        self.done_in_batch(op, &key, outcome)
     }
 
     /// Extends a lock that `token` still holds.
@@ -330,21 +322,14 @@ impl Ops {
         ttl_sec: Option<f64>,
         attempt: Option<Attempt>,
     ) -> Result<LockAnswer, OpError> {
-        let register = lock_key(name)?;
+        let key = lock_key(name)?;
         kv_api::check_name("token", token)?;
         let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
-        match self
-            .change(
-                &register,
-                Command::Renew {
-                    token: token.into(),
-                    ttl_ms,
-                },
-                Consistency::Quorum,
-                attempt,
-            )
-            .await?
-        {
+        let command = Command::Renew {
+            token: token.into(),
+            ttl_ms,
+        };
+        match self.run(self.asked(key, command, Consistency::Quorum, attempt)).await? {
             (
                 Answer::Renewed {
                     expires_at_ms,
@@ -382,22 +367,74 @@ impl Ops {
         Ok(Attempt { name, is_first })
     }
 
-    async fn run(&self, key: &Key, command: Command, consistency: Consistency) -> Result<(Answer, usize), OpError> {
-        self.change(key, command, consistency, None).await
+    fn asked(&self, key: Key, command: Command, consistency: Consistency, attempt: Option<Attempt>) -> Asked {
+        Asked {
+            key,
+            command,
+            consistency,
+            request: attempt.map(Attempt::request),
+        }
     }
 
-    async fn change(
-        &self,
-        key: &Key,
-        command: Command,
-        consistency: Consistency,
-        attempt: Option<Attempt>,
-    ) -> Result<(Answer, usize), OpError> {
-        let request = attempt.map(Attempt::request);
-        match self.front.run_with(key, command, consistency, request).await {
+    async fn run(&self, asked: Asked) -> Result<Told, OpError> {
+        let Asked {
+            key,
+            command,
+            consistency,
+            request,
+        } = asked;
+        let outcome = self.front.run_with(&key, command, consistency, request).await;
+        self.told(&key, outcome)
+    }
+
+    fn told(&self, key: &Key, outcome: Outcome) -> Result<Told, OpError> {
+        match outcome {
             Outcome::Answered { answer, copies } => Ok((answer, copies)),
             failed => Err(failure(&self.front, key, failed)),
         }
+    }
+
+    fn put_command(&self, value: &str, ttl_sec: Option<f64>, fence: Option<u64>) -> Result<Command, OpError> {
+        let value = self.checked_value(value)?;
+        let ttl_ms = ttl_sec.map(kv_api::ttl_ms).transpose()?;
+        Ok(Command::Put { value, ttl_ms, fence })
+    }
+
+    fn written(&self, told: Told) -> Result<PutAnswer, OpError> {
+        let rf = self.front.ring.rf();
+        match told {
+            (Answer::Written { version }, copies) => Ok(PutAnswer {
+                ok: true,
+                written: copies,
+                rf,
+                version: Some(version.into()),
+                fence_seen: None,
+            }),
+            (Answer::FenceTooLow { seen }, _) => Ok(PutAnswer {
+                ok: false,
+                written: 0,
+                rf,
+                version: None,
+                fence_seen: Some(seen),
+            }),
+            (other, _) => Err(unexpected("put", &other)),
+        }
+    }
+
+    fn cas_command(
+        &self,
+        old: Option<serde_json::Value>,
+        version: Option<Option<&Version>>,
+        new: &str,
+        fence: Option<u64>,
+    ) -> Result<Command, OpError> {
+        let new = self.checked_value(new)?;
+        let expect = match (old, version) {
+            (Some(_), Some(_)) => return Err(OpError::Invalid("old, version: give one of them, not both".to_owned())),
+            (None, Some(version)) => Expect::Version(version.map(parse_version).transpose()?),
+            (old, None) => Expect::Value(old.unwrap_or(serde_json::Value::Null)),
+        };
+        Ok(Command::Cas { expect, new, fence })
     }
 
     fn consistency(&self, asked: Option<Consistency>) -> Consistency {
@@ -411,6 +448,96 @@ impl Ops {
         } else {
             Ok(value.into())
         }
+    }
+}
+
+/// An answer, and how many copies it rests on.
+type Told = (Answer, usize);
+
+fn found((answer, _): Told) -> Result<Found, OpError> {
+    match answer {
+        Answer::Value { value, version } => Ok(Found { value, version }),
+        Answer::Absent => Err(OpError::NotFound),
+        other => Err(unexpected("get", &other)),
+    }
+}
+
+fn swapped_or_not((answer, _): Told) -> Result<CasAnswer, OpError> {
+    match answer {
+        Answer::Swapped { version } => Ok(swapped(Some(version))),
+        other => not_swapped(refused("cas", other)?),
+    }
+}
+
+fn delete_command(version: Option<&Version>, fence: Option<u64>) -> Result<Command, OpError> {
+    let version = version.map(parse_version).transpose()?;
+    Ok(Command::Delete { version, fence })
+}
+
+fn deleted_or_not((answer, _): Told) -> Result<CasAnswer, OpError> {
+    match answer {
+        Answer::Written { .. } | Answer::Swapped { .. } | Answer::Absent => Ok(swapped(None)),
+        other => not_swapped(refused("delete", other)?),
+    }
+}
+
+fn acquire_command(ttl_sec: Option<f64>, owner: Option<&str>, attempt: Option<Attempt>) -> Result<Command, OpError> {
+    let ttl_ms = kv_api::ttl_ms(ttl_sec.unwrap_or(kv_api::DEFAULT_LOCK_TTL_SEC))?;
+    if let Some(owner) = owner {
+        kv_api::check_name("owner", owner)?;
+    }
+    // Every attempt at one change asks for the same token, or the one that finds the lock taken would not know it as its own.
+    let token: Arc<str> = match attempt {
+        Some(attempt) => attempt.name.lock_token().into(),
+        None => format!("{:032x}", rand::random::<u128>()).into(),
+    };
+    Ok(Command::Acquire {
+        token,
+        owner: owner.map(Arc::from),
+        ttl_ms,
+    })
+}
+
+fn locked_or_not((answer, _): Told) -> Result<LockAnswer, OpError> {
+    match answer {
+        Answer::Locked {
+            token,
+            fence,
+            expires_at_ms,
+            expires_in_ms,
+        } => Ok(LockAnswer {
+            ok: true,
+            expires_at: Some(seconds(expires_at_ms)),
+            expires_in_sec: Some(seconds(expires_in_ms)),
+            token: Some(token.to_string()),
+            fence: Some(fence),
+        }),
+        Answer::LockHeld {
+            expires_at_ms,
+            expires_in_ms,
+        } => Ok(LockAnswer {
+            ok: false,
+            expires_at: Some(seconds(expires_at_ms)),
+            expires_in_sec: Some(seconds(expires_in_ms)),
+            ..LockAnswer::default()
+        }),
+        other => Err(unexpected("lock", &other)),
+    }
+}
+
+fn release_command(token: Option<&str>) -> Result<Command, OpError> {
+    if let Some(token) = token {
+        kv_api::check_name("token", token)?;
+    }
+    Ok(Command::Release {
+        token: token.map(Arc::from),
+    })
+}
+
+fn released_or_not((answer, _): Told) -> Result<bool, OpError> {
+    match answer {
+        Answer::Released(released) => Ok(released),
+        other => Err(unexpected("unlock", &other)),
     }
 }
 
@@ -442,15 +569,6 @@ pub(crate) fn failure(front: &Front, key: &Key, outcome: Outcome) -> OpError {
         Outcome::Corrupt { ballot } => OpError::Corrupt(ballot),
         Outcome::Answered { answer, .. } => unexpected("failure", &answer),
     }
-}
-
-/// A key's item; the stored text is JSON because only JSON is ever stored.
-pub(crate) fn item(key: &str, value: &str, version: Ballot) -> Result<Item, OpError> {
-    Ok(Item {
-        key: key.to_owned(),
-        value: raw(value)?,
-        version: Some(version.into()),
-    })
 }
 
 fn raw(text: &str) -> Result<Box<RawValue>, OpError> {

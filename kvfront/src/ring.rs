@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use hashring::HashRing;
 use register::hashing::{PARTITION_BITS, partition_of};
+use register::scan::Partitions;
 use register::{Epoch, Key};
 
 pub use register::hashing::{PARTITIONS, stable_hash};
@@ -158,6 +159,19 @@ impl Ring {
     #[must_use]
     pub fn may_be_missing(&self) -> usize {
         self.list_len - self.quorum()
+    }
+
+    /// Per node: the partitions of which it is the first in the list among those that are there. Each partition is some node's, as long as no
+    /// more are missing than [`Self::may_be_missing`].
+    #[must_use]
+    pub fn first_of(&self, is_there: impl Fn(usize) -> bool) -> Vec<Partitions> {
+        let mut firsts = vec![Partitions::default(); self.backends.len()];
+        for (partition, list) in self.table.iter().enumerate() {
+            if let Some(&first) = list.nodes.iter().find(|&&node| is_there(node)) {
+                firsts[first].insert(partition);
+            }
+        }
+        firsts
     }
 
     /// Per node: of how many partitions it is a home.

@@ -35,6 +35,12 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
+    /// A turn at `key` at once; none where that would mean to wait.
+    pub(crate) fn begin(self: &Arc<Self>, key: &Key) -> Option<Turn> {
+        let began = self.lock().begin(key)?;
+        Some(self.turn(key, began))
+    }
+
     /// Waits for a turn at `key`, or to be refused by somebody else's; `None` when neither came in time.
     pub(crate) async fn wait(
         self: &Arc<Self>,
@@ -42,6 +48,9 @@ impl Turns {
         change: impl FnOnce() -> Change,
         patience: Duration,
     ) -> Option<Called> {
+        if let Some(turn) = self.begin(key) {
+            return Some(Called::Turn(turn));
+        }
         let (called, mut call) = oneshot::channel();
         if let Some(began) = self.lock().join(key, change, || called) {
             return Some(Called::Turn(self.turn(key, began)));
@@ -88,6 +97,10 @@ impl Turns {
 impl Turn {
     /// Passes the turn on when `operation` has ended, with word to those it refutes.
     pub(crate) fn end(mut self, operation: &Operation) {
+        if self.turns.lock().end_of_line(&self.key) {
+            self.passed = true;
+            return;
+        }
         let is_gone = oneshot::Sender::is_closed;
         let refuted = self.turns.lock().refuted(&self.key, self.began, operation, is_gone);
         for (waiting, answer) in refuted {

@@ -183,6 +183,7 @@ impl Inner {
                     .map(|version| version.0);
                 let current = self.entries.get(&key).map(|(_, version)| version.to_string());
                 if expected == current {
+                    let new = serde_json::from_str(new.get()).unwrap();
                     return OpResult::Cas(Swap::Done(Version(self.write(&key, new).to_string())));
                 }
                 let current = self.entries.get(&key);

@@ -6,29 +6,35 @@
 use std::collections::HashMap;
 
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
-use kv_api::{BatchAnswer, BatchOp, NamedBatchBody, NamedOp, OkAnswer};
+use kv_api::{BatchOp, NamedBatchBody, NamedOp, write_open_item};
 use serde::Serialize;
 use serde_json::{Value, json};
 use service::http::{ApiError, Json};
 
 use super::Api;
 use super::named::Named;
-use crate::ops::{Attempt, OpError, Ops};
+use crate::ops::{Attempt, Done, Found, OpError, Ops};
 
 /// Keys of one batch that are worked on at a time.
 const BATCH_PARALLEL_KEYS: usize = 128;
 /// Status of what an ordered batch did not run.
 const NOT_RUN: u16 = 424;
+/// About how many bytes an answer without a value has.
+const RESULT_BYTES: usize = 128;
 
 /// An operation, and its change's name as far as there is one.
 type Op = (BatchOp, Option<Attempt>);
+/// What became of an operation: none when it was not run.
+type Became = Option<Result<Done, OpError>>;
 
 pub(super) async fn batch(
     State(api): State<Api>,
     named: Named,
     Json(body): Json<NamedBatchBody>,
-) -> Result<Json<BatchAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     named.check_batch()?;
     let ops = body.ops.len();
     if ops > kv_api::MAX_BATCH_OPS {
@@ -39,19 +45,18 @@ pub(super) async fn batch(
         return Err(ApiError::too_large(detail).with("field", "ops"));
     }
     let all = named_ops(&api.ops, &named, body.ops)?;
-    let results = if body.ordered {
-        api.run(move |ops| async move { Ok(run_ordered(&ops, all).await) })
+    let answer = if body.ordered {
+        api.run(move |ops| async move { Ok(written(&all, run_ordered(&ops, &all).await)) })
             .await?
     } else {
-        let groups = group_by_key(all);
+        let groups = group_by_key(&all);
         let at_once = groups.len().min(BATCH_PARALLEL_KEYS);
-        api.run_sized(
-            at_once,
-            move |all| async move { Ok(run_grouped(&all, groups, ops).await) },
-        )
+        api.run_sized(at_once, move |ops| async move {
+            Ok(written(&all, run_grouped(&ops, &all, groups).await))
+        })
         .await?
     };
-    Ok(Json(BatchAnswer { results }))
+    Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
 /// A name that cannot be used refuses the whole batch, before anything of it was done.
@@ -64,104 +69,130 @@ fn named_ops(all: &Ops, named: &Named, ops: Vec<NamedOp>) -> Result<Vec<Op>, OpE
         .collect()
 }
 
-/// The operations of each key, each with its place in the batch.
-fn group_by_key(ops: Vec<Op>) -> Vec<Vec<(usize, Op)>> {
-    let mut places: HashMap<(String, bool), usize> = HashMap::new();
-    let mut groups: Vec<Vec<(usize, Op)>> = Vec::new();
-    for (index, op) in ops.into_iter().enumerate() {
-        let (key, is_lock) = op.0.target();
-        let place = *places.entry((key.to_owned(), is_lock)).or_insert_with(|| {
+/// The places in the batch of each key's operations.
+fn group_by_key(ops: &[Op]) -> Vec<Vec<usize>> {
+    let mut places: HashMap<(&str, bool), usize> = HashMap::with_capacity(ops.len());
+    let mut groups: Vec<Vec<usize>> = Vec::with_capacity(ops.len());
+    for (index, (op, _)) in ops.iter().enumerate() {
+        let place = *places.entry(op.target()).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
-        groups[place].push((index, op));
+        groups[place].push(index);
     }
     groups
 }
 
-async fn run_grouped(all: &Ops, groups: Vec<Vec<(usize, Op)>>, ops: usize) -> Vec<Value> {
-    let mut results = vec![Value::Null; ops];
-    let mut running = stream::iter(groups)
+async fn run_grouped(all: &Ops, ops: &[Op], groups: Vec<Vec<usize>>) -> Vec<Became> {
+    let mut became: Vec<Became> = std::iter::repeat_with(|| None).take(ops.len()).collect();
+    // Those that are the only one of their key, which are most, are driven together.
+    let (single, several): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.len() == 1);
+    let mut asked = Vec::with_capacity(single.len());
+    let mut askers = Vec::with_capacity(single.len());
+    for index in single.into_iter().flatten() {
+        let (op, attempt) = &ops[index];
+        match all.asked_in_batch(op, *attempt) {
+            Ok(one) => {
+                askers.push((index, one.key.clone()));
+                asked.push(one);
+            }
+            Err(error) => became[index] = Some(Err(error)),
+        }
+    }
+    let single = all.front.run_all(asked, BATCH_PARALLEL_KEYS);
+    let several = stream::iter(several)
         .map(|group| async move {
-            let mut answers = Vec::with_capacity(group.len());
-            for (index, op) in group {
-                answers.push((index, run_one(all, op).await));
+            let mut results = Vec::with_capacity(group.len());
+            for index in group {
+                let (op, attempt) = &ops[index];
+                results.push((index, all.run_in_batch(op, *attempt).await));
             }
-            answers
+            results
         })
-        .buffer_unordered(BATCH_PARALLEL_KEYS);
-    while let Some(answers) = running.next().await {
-        for (index, answer) in answers {
-            results[index] = answer;
-        }
+        .buffer_unordered(BATCH_PARALLEL_KEYS)
+        .collect::<Vec<_>>();
+    let (outcomes, several) = tokio::join!(single, several);
+    for ((index, key), outcome) in askers.into_iter().zip(outcomes) {
+        became[index] = Some(all.done_in_batch(&ops[index].0, &key, outcome));
     }
-    results
+    for (index, result) in several.into_iter().flatten() {
+        became[index] = Some(result);
+    }
+    became
 }
 
-async fn run_ordered(all: &Ops, ops: Vec<Op>) -> Vec<Value> {
-    let mut results = Vec::with_capacity(ops.len());
-    let mut stopped_at = None;
-    for (index, op) in ops.into_iter().enumerate() {
-        match stopped_at {
-            Some(first) => {
-                let detail = format!("not run: operation {first} of this ordered batch failed or was refused");
-                results.push(json!({ "status": NOT_RUN, "detail": detail }));
+async fn run_ordered(all: &Ops, ops: &[Op]) -> Vec<Became> {
+    let mut became: Vec<Became> = Vec::with_capacity(ops.len());
+    for (op, attempt) in ops {
+        let result = all.run_in_batch(op, *attempt).await;
+        let stops = result.as_ref().map_or(true, Done::is_refused);
+        became.push(Some(result));
+        if stops {
+            break;
+        }
+    }
+    became.resize_with(ops.len(), || None);
+    became
+}
+
+/// The answer: for each operation the body of its own call, with the status added.
+fn written(ops: &[Op], became: Vec<Became>) -> Vec<u8> {
+    let values = became.iter().map(|became| match became {
+        Some(Ok(Done::Found(found))) => found.value.len(),
+        _ => 0,
+    });
+    let mut out = Vec::with_capacity(ops.len() * RESULT_BYTES + values.sum::<usize>());
+    out.extend_from_slice(b"{\"results\":[");
+    let mut last_run = 0;
+    for (index, ((op, _), became)) in ops.iter().zip(became).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        if became.is_some() {
+            last_run = index;
+        }
+        match became {
+            Some(Ok(Done::Found(Found { value, version }))) => {
+                write_open_item(&mut out, op.target().0, &value, version);
+                out.extend_from_slice(b",\"status\":200}");
             }
+            Some(Ok(Done::Put(answer))) => write_result(&mut out, 200, answer),
+            Some(Ok(Done::Cas(answer))) => write_result(&mut out, 200, answer),
+            Some(Ok(Done::Lock(answer))) => write_result(&mut out, 200, answer),
+            Some(Ok(Done::Ok(answer))) => write_result(&mut out, 200, answer),
+            Some(Err(error)) => write_error(&mut out, error),
             None => {
-                let answer = run_one(all, op).await;
-                if answer["status"] != 200 || answer["ok"] == false {
-                    stopped_at = Some(index);
-                }
-                results.push(answer);
+                let detail = format!("not run: operation {last_run} of this ordered batch failed or was refused");
+                write_result(&mut out, NOT_RUN, json!({ "detail": detail }));
             }
         }
     }
-    results
+    out.extend_from_slice(b"]}");
+    out
 }
 
-/// Runs one operation: the body of its own call, with the status added.
-async fn run_one(all: &Ops, (op, attempt): Op) -> Value {
-    match op {
-        BatchOp::Get { key } => answer(all.get(&key, None).await),
-        BatchOp::Put {
-            key,
-            value,
-            ttl_sec,
-            fence,
-        } => answer(all.put(&key, &value.to_string(), ttl_sec, fence, None, attempt).await),
-        BatchOp::Cas {
-            key,
-            old,
-            version,
-            new,
-            fence,
-        } => answer(all.cas(&key, old, version, &new.to_string(), fence, attempt).await),
-        BatchOp::Delete { key, version } => answer(all.delete(&key, version.as_ref(), None, attempt).await),
-        BatchOp::Lock { key, ttl_sec, owner } => answer(all.acquire(&key, ttl_sec, owner.as_deref(), attempt).await),
-        BatchOp::Unlock { key, token } => answer(
-            all.release(&key, token.as_deref(), attempt)
-                .await
-                .map(|ok| OkAnswer { ok }),
-        ),
+/// A body, and the status that its own call would be answered with.
+#[derive(Serialize)]
+struct WithStatus<T> {
+    #[serde(flatten)]
+    body: T,
+    status: u16,
+}
+
+fn write_result<T: Serialize>(out: &mut Vec<u8>, status: u16, body: T) {
+    let start = out.len();
+    if let Err(error) = serde_json::to_writer(&mut *out, &WithStatus { body, status }) {
+        out.truncate(start);
+        write_error(out, OpError::Internal(format!("the answer cannot be written: {error}")));
     }
 }
 
-fn answer<T: Serialize>(result: Result<T, OpError>) -> Value {
-    let (status, mut body) = match result {
-        Ok(body) => match serde_json::to_value(body) {
-            Ok(body) => (200, body),
-            Err(error) => {
-                let error = ApiError::from(OpError::Internal(format!("the answer cannot be written: {error}")));
-                (error.status.as_u16(), error.body())
-            }
-        },
-        Err(error) => {
-            let error = ApiError::from(error);
-            (error.status.as_u16(), error.body())
-        }
-    };
-    body["status"] = status.into();
-    body
+fn write_error(out: &mut Vec<u8>, error: OpError) {
+    let error = ApiError::from(error);
+    let mut body = error.body();
+    body["status"] = Value::from(error.status.as_u16());
+    // Texts and numbers, which can be written, and so can memory.
+    let _ = serde_json::to_writer(out, &body);
 }
 
 #[cfg(test)]
@@ -177,11 +208,7 @@ mod tests {
             key: "a".to_owned(),
             token: None,
         };
-        let groups = group_by_key([get("a"), get("b"), get("a"), unlock].map(|op| (op, None)).into());
-        let places: Vec<Vec<usize>> = groups
-            .iter()
-            .map(|group| group.iter().map(|(index, _)| *index).collect())
-            .collect();
-        assert_eq!(places, [vec![0, 2], vec![1], vec![3]]);
+        let ops = [get("a"), get("b"), get("a"), unlock].map(|op| (op, None));
+        assert_eq!(group_by_key(&ops), [vec![0, 2], vec![1], vec![3]]);
     }
 }

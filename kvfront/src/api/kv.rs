@@ -2,10 +2,10 @@
 
 use axum::extract::{FromRequestParts, State};
 use axum::http::HeaderValue;
-use axum::http::header::ETAG;
+use axum::http::header::{CONTENT_TYPE, ETAG};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use kv_api::{CasAnswer, CasBody, ConsistencyQuery, PutBody, ScanAnswer, ScanQuery, Version};
+use kv_api::{CasAnswer, CasBody, ConsistencyQuery, PutBody, ScanQuery, Version, write_open_item};
 use register::proposer::Consistency;
 use serde::Deserialize;
 use service::http::{ApiError, Json, Query};
@@ -13,7 +13,11 @@ use service::http::{ApiError, Json, Query};
 use super::Api;
 use super::errors::rule_error;
 use super::named::Named;
+use crate::ops::Found;
 use crate::scan::{self, ScanRange};
+
+/// Bytes of an item besides its key and value.
+const ITEM_BYTES: usize = 80;
 
 /// The key of the path, decoded from its raw form: an encoded `/` or `:` is part of the key, and so is a plain one.
 #[derive(Debug, Clone)]
@@ -49,11 +53,20 @@ pub(super) async fn get_key(
     Query(query): Query<ConsistencyQuery>,
 ) -> Result<Response, ApiError> {
     let consistency = query.consistency.map(consistency);
-    let item = api
-        .run(move |ops| async move { ops.get(&key, consistency).await })
+    let (body, version) = api
+        .run(move |ops| async move {
+            let Found { value, version } = ops.get(&key, consistency).await?;
+            let mut body = Vec::with_capacity(key.len() + value.len() + ITEM_BYTES);
+            write_open_item(&mut body, &key, &value, version);
+            body.push(b'}');
+            Ok((body, version))
+        })
         .await?;
-    let etag = etag(item.version.as_ref());
-    Ok(with_etag(Json(item).into_response(), etag))
+    let etag = etag(Some(&version.into()));
+    Ok(with_etag(
+        ([(CONTENT_TYPE, "application/json")], body).into_response(),
+        etag,
+    ))
 }
 
 pub(super) async fn put_key(
@@ -105,7 +118,7 @@ pub(super) async fn cas(
         .map(Json)
 }
 
-pub(super) async fn scan(State(api): State<Api>, Query(query): Query<ScanQuery>) -> Result<Json<ScanAnswer>, ApiError> {
+pub(super) async fn scan(State(api): State<Api>, Query(query): Query<ScanQuery>) -> Result<Response, ApiError> {
     let limit = match query.limit.unwrap_or(kv_api::DEFAULT_SCAN_LIMIT) {
         limit @ 1..=kv_api::MAX_SCAN_LIMIT => limit,
         limit => {
@@ -129,7 +142,7 @@ pub(super) async fn scan(State(api): State<Api>, Query(query): Query<ScanQuery>)
             scan::scan(&ops.front, range, limit).await
         })
         .await?;
-    Ok(Json(answer))
+    Ok(([(CONTENT_TYPE, "application/json")], answer).into_response())
 }
 
 /// The consistency as the register names it.

@@ -3,18 +3,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use register::HlcTime;
 use register::membership::NodeRequest;
 use register::message::{HashReply, HashRequest, List, NodeEnvelope, NodeEnvelopeReply, PageReply, PageRequest};
+use register::scan::{ScanHead, ScanRange, ScanRecord, ScanRequest};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 #[cfg(doc)]
 use super::REQUEST_TIMEOUT;
 use super::Transport;
 use super::connection::PostError;
 use super::health::Sign;
-use super::lane::{Node, Patience, encode};
+use super::lane::{Node, Patience, encode, unreadable};
 use super::queue::lock;
 
 /// Short calls under way to one node at a time; more wait.
@@ -25,6 +26,9 @@ pub(super) const LONG_CALLS_PER_NODE: usize = 2;
 const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Times a page is asked again for an eighth of the records, because it was too large to be read.
 const SMALLER_PAGES_MAX: usize = 3;
+
+/// Bytes that a record of a scan with something accepted has at least: two texts, a ballot and a digest.
+const SCAN_RECORD_MIN_BYTES: usize = 20;
 
 /// Why a call has no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,25 +41,109 @@ pub struct CallError {
 }
 
 /// An answer that carries the node's clock.
-trait Answer: DeserializeOwned {
+trait Answer: Sized {
+    fn read(body: Bytes) -> Result<Self, postcard::Error>;
     fn clock(&self) -> HlcTime;
 }
 
 impl Answer for PageReply {
+    fn read(body: Bytes) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(&body)
+    }
+
     fn clock(&self) -> HlcTime {
         self.clock
     }
 }
 
 impl Answer for NodeEnvelopeReply {
+    fn read(body: Bytes) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(&body)
+    }
+
     fn clock(&self) -> HlcTime {
         self.clock
     }
 }
 
 impl Answer for HashReply {
+    fn read(body: Bytes) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(&body)
+    }
+
     fn clock(&self) -> HlcTime {
         self.clock
+    }
+}
+
+/// A page of a scan.
+#[derive(Debug, Clone)]
+pub(crate) struct ScanPage {
+    pub(crate) head: ScanHead,
+    /// Its records, as they were sent.
+    records: Bytes,
+}
+
+impl Answer for ScanPage {
+    fn read(body: Bytes) -> Result<Self, postcard::Error> {
+        let (head, records) = postcard::take_from_bytes(&body)?;
+        let records = body.slice_ref(records);
+        Ok(Self { head, records })
+    }
+
+    fn clock(&self) -> HlcTime {
+        self.head.clock
+    }
+}
+
+impl ScanPage {
+    /// Its records, where they lie.
+    ///
+    /// # Errors
+    /// They cannot be read, are others than were announced, or do not stand in the order of the scan.
+    pub(crate) fn records(&self, reverse: bool) -> Result<Vec<ScanRecord<'_>>, String> {
+        let count = self.head.records as usize;
+        let room = count.min(self.records.len() / SCAN_RECORD_MIN_BYTES);
+        let mut records: Vec<ScanRecord<'_>> = Vec::with_capacity(room);
+        let mut rest = self.records.as_ref();
+        while !rest.is_empty() {
+            let (record, behind): (ScanRecord<'_>, _) =
+                postcard::take_from_bytes(rest).map_err(|e| format!("a record cannot be read: {e}"))?;
+            let in_order = records
+                .last()
+                .is_none_or(|last| (last.key < record.key) != reverse && last.key != record.key);
+            if !in_order {
+                return Err(format!("{:?} is out of order", record.key));
+            }
+            records.push(record);
+            rest = behind;
+        }
+        if records.len() == count {
+            Ok(records)
+        } else {
+            Err(format!("{} records, {count} were announced", records.len()))
+        }
+    }
+
+    /// A page as a node sends it.
+    #[cfg(test)]
+    pub(crate) fn of(end: bool, records: &[ScanRecord<'_>]) -> Self {
+        let head = ScanHead {
+            clock: HlcTime::ZERO,
+            floor: register::Ballot::ZERO,
+            incarnation: 0,
+            standing: register::Standing::Voting,
+            end,
+            records: u32::try_from(records.len()).unwrap(),
+        };
+        let mut bytes = Vec::new();
+        for record in records {
+            bytes = postcard::to_extend(record, bytes).unwrap();
+        }
+        Self {
+            head,
+            records: bytes.into(),
+        }
     }
 }
 
@@ -94,6 +182,29 @@ impl Transport {
                 }
                 answer => return answer.map_err(|e| CallError { node, reason: e.reason }),
             }
+        }
+    }
+
+    /// Asks a node for one page of a scan, of at most `limit` records.
+    ///
+    /// # Errors
+    /// There was no usable answer within [`REQUEST_TIMEOUT`].
+    pub(crate) async fn scan(&self, node: usize, range: ScanRange, limit: u32) -> Result<ScanPage, CallError> {
+        let request = ScanRequest {
+            clock: self.clocks.tick(),
+            sender: self.clocks.incarnation(),
+            epoch: self.epoch,
+            range,
+            limit,
+        };
+        let page = self.nodes[node].call::<_, ScanPage>("scan", "/internal/scan", &request, Patience::SHORT);
+        match page.await {
+            // As of other pages.
+            Ok(page) if page.head.records == 0 && !page.head.end => Err(CallError {
+                node,
+                reason: "the node sent an empty page".to_owned(),
+            }),
+            answer => answer.map_err(|e| CallError { node, reason: e.reason }),
         }
     }
 
@@ -182,7 +293,8 @@ impl Node {
         let mut slot = lock(&self.idle_connections).pop();
         let result: Result<R, PostError> = async {
             let (status, body) = self.post(&mut slot, path, encode(request)?, patience).await?;
-            let reply: R = self.read_answer(status, &body)?;
+            self.check_status(status, &body)?;
+            let reply = R::read(body).map_err(unreadable)?;
             self.observe(reply.clock())?;
             Ok(reply)
         }

@@ -64,6 +64,7 @@ pub struct NodeStatus {
 #[derive(Debug)]
 pub(super) struct Health {
     suspected: AtomicBool,
+    skewed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -74,7 +75,6 @@ struct State {
     learnt: bool,
     clock_ahead_ms: Option<i64>,
     clock_refusals: u64,
-    is_skewed: bool,
     error: Option<String>,
     down_until: Option<Instant>,
     /// Per incarnation the highest commit shown while it voted, the newest incarnation last.
@@ -85,6 +85,7 @@ impl Health {
     pub(super) fn new() -> Self {
         Self {
             suspected: AtomicBool::new(true),
+            skewed: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -94,7 +95,7 @@ impl Health {
     }
 
     pub(super) fn is_skewed(&self) -> bool {
-        lock(&self.state).is_skewed
+        self.skewed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_learnt(&self) -> bool {
@@ -108,6 +109,7 @@ impl Health {
         state.error = None;
         state.down_until = None;
         let changed = state.note(sign, now_unix_ms);
+        self.skewed.store(false, Ordering::Relaxed);
         News {
             came_back: self.suspected.swap(false, Ordering::Relaxed),
             changed,
@@ -116,9 +118,11 @@ impl Health {
 
     /// A good answer to another question: says nothing about how envelopes fare.
     pub(super) fn told(&self, sign: Sign, now_unix_ms: u64) -> News {
+        let mut state = lock(&self.state);
+        self.skewed.store(false, Ordering::Relaxed);
         News {
             came_back: false,
-            changed: lock(&self.state).note(sign, now_unix_ms),
+            changed: state.note(sign, now_unix_ms),
         }
     }
 
@@ -126,7 +130,7 @@ impl Health {
     pub(super) fn skewed(&self, ahead_ms: Option<i64>) {
         let mut state = lock(&self.state);
         state.clock_refusals += 1;
-        state.is_skewed = true;
+        self.skewed.store(true, Ordering::Relaxed);
         state.clock_ahead_ms = ahead_ms.or(state.clock_ahead_ms);
     }
 
@@ -176,7 +180,7 @@ impl Health {
                 .or_else(|| sign.and_then(|sign| why_not_voting(sign.standing)).map(str::to_owned)),
             clock_ahead_ms: state.clock_ahead_ms,
             clock_refusals: state.clock_refusals,
-            is_skewed: state.is_skewed,
+            is_skewed: self.is_skewed(),
             standing: sign.map(|s| s.standing),
             incarnation: sign.map(|s| s.incarnation),
             commit: sign.map(|s| s.commit),
@@ -190,7 +194,6 @@ impl State {
     fn note(&mut self, sign: Sign, now_unix_ms: u64) -> bool {
         let before = self.last_sign.replace(sign);
         self.learnt |= sign.standing == Standing::Voting;
-        self.is_skewed = false;
         let clock_ms = sign.clock.unix_ms().cast_signed();
         self.clock_ahead_ms = Some(clock_ms.wrapping_sub(now_unix_ms.cast_signed()));
         if sign.standing == Standing::Voting {

@@ -71,6 +71,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Each at the place of its number.
+    pub(super) const ALL: [Self; 2] = [Self::Read, Self::Change];
+
     pub(super) fn of(request: &Request) -> Self {
         match request {
             Request::Read => Self::Read,
@@ -142,14 +145,13 @@ impl Node {
     /// Sends one envelope and answers every ticket of it.
     async fn exchange(&self, slot: &mut Option<Connection>, batch: Vec<Pending>) {
         self.metrics.envelope(batch.len());
+        let bytes = batch.iter().map(|pending| pending.cost).sum();
         let (requests, tickets): (Vec<_>, Vec<_>) = batch.into_iter().map(|p| ((p.key, p.request), p.ticket)).unzip();
         let sent = requests.len();
-        match self.ask(slot, requests).await {
+        match self.ask(slot, requests, bytes).await {
             Ok(reply) => {
                 self.grow_batches();
-                for (ticket, reply) in tickets.into_iter().zip(reply.replies) {
-                    ticket.reply(reply);
-                }
+                Ticket::reply_all(tickets.into_iter().zip(reply.replies));
             }
             Err(error) => {
                 if error.too_large {
@@ -160,14 +162,15 @@ impl Node {
         }
     }
 
-    /// One envelope there, one reply back, checked; the node's health is noted either way.
+    /// One envelope of about so many bytes there, one reply back, checked; the node's health is noted either way.
     async fn ask(
         &self,
         slot: &mut Option<Connection>,
         requests: Vec<(register::Key, register::Request)>,
+        bytes: usize,
     ) -> Result<EnvelopeReply, PostError> {
         let expected = requests.len();
-        let result = self.ask_inner(slot, requests).await.and_then(|reply| {
+        let result = self.ask_inner(slot, requests, bytes).await.and_then(|reply| {
             if reply.replies.len() == expected {
                 Ok(reply)
             } else {
@@ -199,6 +202,7 @@ impl Node {
         &self,
         slot: &mut Option<Connection>,
         requests: Vec<(register::Key, register::Request)>,
+        bytes: usize,
     ) -> Result<EnvelopeReply, PostError> {
         let envelope = Envelope {
             clock: self.clocks.tick(),
@@ -206,10 +210,11 @@ impl Node {
             epoch: self.epoch,
             requests,
         };
-        let body = encode(&envelope)?;
+        let body = encode_sized(&envelope, bytes)?;
         drop(envelope);
         let (status, body) = self.post(slot, EXCHANGE_PATH, body, Patience::SHORT).await?;
-        let reply: EnvelopeReply = self.read_answer(status, &body)?;
+        self.check_status(status, &body)?;
+        let reply: EnvelopeReply = postcard::from_bytes(&body).map_err(unreadable)?;
         self.observe(reply.clock)?;
         Ok(reply)
     }
@@ -269,14 +274,10 @@ impl Node {
             })
     }
 
-    /// The decoded body of a 200; otherwise what the node said was wrong.
-    pub(super) fn read_answer<T: serde::de::DeserializeOwned>(
-        &self,
-        status: StatusCode,
-        body: &[u8],
-    ) -> Result<T, PostError> {
+    /// What the node said was wrong, for any status but 200.
+    pub(super) fn check_status(&self, status: StatusCode, body: &[u8]) -> Result<(), PostError> {
         if status == StatusCode::OK {
-            return postcard::from_bytes(body).map_err(|e| PostError::sent(format!("the answer cannot be read: {e}")));
+            return Ok(());
         }
         let Refusal { detail, refused } = serde_json::from_slice(body).unwrap_or_default();
         Err(match status {
@@ -373,8 +374,19 @@ struct Refusal {
     refused: Option<String>,
 }
 
+/// An answer that is none.
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` takes")]
+pub(super) fn unreadable(error: postcard::Error) -> PostError {
+    PostError::sent(format!("the answer cannot be read: {error}"))
+}
+
 pub(super) fn encode<T: serde::Serialize>(message: &T) -> Result<Bytes, PostError> {
-    postcard::to_stdvec(message)
+    encode_sized(message, 0)
+}
+
+/// With room for so many bytes at once.
+fn encode_sized<T: serde::Serialize>(message: &T, bytes: usize) -> Result<Bytes, PostError> {
+    postcard::to_extend(message, Vec::with_capacity(bytes))
         .map(Bytes::from)
         .map_err(|e| PostError::unsent(format!("cannot be encoded: {e}")))
 }
@@ -409,7 +421,7 @@ pub(super) async fn run_probe(node: Arc<Node>, stop: Shutdown) {
         if in_doubt || node.health.silent_for(PROBE_QUIET_AFTER) {
             tokio::select! {
                 () = stop.stopped() => return,
-                _ = node.ask(&mut slot, Vec::new()) => {}
+                _ = node.ask(&mut slot, Vec::new(), 0) => {}
             }
         }
         let pause = if !node.health.is_learnt() {

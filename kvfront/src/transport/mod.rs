@@ -24,14 +24,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 pub use self::calls::CallError;
+pub(crate) use self::calls::ScanPage;
 pub use self::health::NodeStatus;
 pub(crate) use self::health::why_not_voting;
 pub(crate) use self::lane::SUSPECT_AFTER;
 pub use self::queue::Mailbox;
+pub(crate) use self::queue::Ticket;
 
 use self::connection::{Connection, PostError};
 use self::lane::{Kind, Node};
-use self::queue::{Pending, Ticket, Turn};
+use self::queue::{Pending, Turn};
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
@@ -73,7 +75,7 @@ impl Transport {
             })
             .collect();
         for node in &nodes {
-            for kind in [Kind::Read, Kind::Change] {
+            for kind in Kind::ALL {
                 for turn in [Turn::Always, Turn::Plenty] {
                     tracker.spawn(lane::run_lane(Arc::clone(node), kind, turn, stop.clone()));
                 }
@@ -92,13 +94,29 @@ impl Transport {
 
     /// Queues one message. Its reply or failure arrives in `mailbox`, exactly once.
     pub fn send(&self, node: usize, key: Key, request: Request, mailbox: &Arc<Mailbox>, round: u32, rank: usize) {
-        let ticket = Ticket::new(Arc::clone(mailbox), round, rank);
-        self.nodes[node].queue(Kind::of(&request)).push(Pending::new(
-            key,
-            request,
-            Instant::now() + QUEUE_WAIT_MAX,
-            ticket,
-        ));
+        let ticket = Ticket::new(Arc::clone(mailbox), 0, round, rank);
+        let mut outbox = self.outbox();
+        outbox.add(node, key, request, ticket, Instant::now());
+        self.send_all(&mut outbox);
+    }
+
+    /// Where messages that are to be queued together are gathered.
+    pub(crate) fn outbox(&self) -> Outbox {
+        Outbox {
+            queues: std::iter::repeat_with(Vec::new)
+                .take(self.nodes.len() * Kind::ALL.len())
+                .collect(),
+        }
+    }
+
+    /// Queues messages, each as [`Self::send`] does; those for one node go out together. The outbox is left empty.
+    pub(crate) fn send_all(&self, outbox: &mut Outbox) {
+        for (place, pending) in outbox.queues.iter_mut().enumerate() {
+            if !pending.is_empty() {
+                let (node, kind) = (place / Kind::ALL.len(), Kind::ALL[place % Kind::ALL.len()]);
+                self.nodes[node].queue(kind).push_all(pending);
+            }
+        }
     }
 
     /// The clock that stamps and checks what is exchanged.
@@ -163,6 +181,20 @@ impl Transport {
         if timeout(STOP_TIMEOUT, self.tracker.wait()).await.is_err() {
             tracing::warn!("connections to the nodes did not end in time");
         }
+    }
+}
+
+/// Messages that are to be queued together. Those that are still in it when it is dropped count as sent.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    /// By node, and for each by kind.
+    queues: Vec<Vec<Pending>>,
+}
+
+impl Outbox {
+    pub(crate) fn add(&mut self, node: usize, key: Key, request: Request, ticket: Ticket, now: Instant) {
+        let place = node * Kind::ALL.len() + Kind::of(&request) as usize;
+        self.queues[place].push(Pending::new(key, request, now + QUEUE_WAIT_MAX, ticket));
     }
 }
 

@@ -22,10 +22,11 @@ pub(super) const ENVELOPE_MAX_REQUESTS: usize = 4_096;
 /// Bytes of one envelope, by [`cost_of`]: half of what a kvstore accepts, because the estimate is one.
 pub(super) const ENVELOPE_MAX_BYTES: usize = 8 << 20;
 
-/// Where the events of one operation wait until its task takes them. Holds at most one event per message that was sent.
+/// Where the events of one operation, or of several that one task drives, wait until the task takes them. Holds at most one event per
+/// message that was sent.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    events: Mutex<Vec<Event>>,
+    events: Mutex<Vec<(u32, Event)>>,
     arrived: Notify,
 }
 
@@ -36,18 +37,34 @@ impl Mailbox {
         Arc::default()
     }
 
-    /// Adds an event and wakes the task.
-    pub fn push(&self, event: Event) {
-        lock(&self.events).push(event);
+    /// Adds an event of operation `of`, and wakes the task.
+    fn push(&self, of: u32, event: Event) {
+        self.add(of, event);
+        self.wake();
+    }
+
+    fn add(&self, of: u32, event: Event) {
+        lock(&self.events).push((of, event));
+    }
+
+    fn wake(&self) {
         self.arrived.notify_one();
     }
 
-    /// Waits until there is something, then takes all of it. Cancel-safe; for one task at a time.
+    /// Waits until there is something, then takes all of it. Cancel-safe; for one task at a time, which has one operation.
     pub async fn take(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.take_into(&mut events).await;
+        events.into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// Waits until there is something, then puts all of it into `events`, which is empty: each event with the number of its operation.
+    /// Cancel-safe; for one task at a time.
+    pub(crate) async fn take_into(&self, events: &mut Vec<(u32, Event)>) {
         loop {
-            let events = std::mem::take(&mut *lock(&self.events));
+            std::mem::swap(&mut *lock(&self.events), events);
             if !events.is_empty() {
-                return events;
+                return;
             }
             self.arrived.notified().await;
         }
@@ -56,65 +73,82 @@ impl Mailbox {
 
 /// The right to answer one message, once. Dropped unanswered it says that the outcome is not known.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     mailbox: Option<Arc<Mailbox>>,
+    of: u32,
     round: u32,
     rank: usize,
 }
 
 impl Ticket {
-    pub(super) fn new(mailbox: Arc<Mailbox>, round: u32, rank: usize) -> Self {
+    /// For a message of operation `of`, whose events go to `mailbox`.
+    pub(crate) fn new(mailbox: Arc<Mailbox>, of: u32, round: u32, rank: usize) -> Self {
         Self {
             mailbox: Some(mailbox),
+            of,
             round,
             rank,
         }
     }
 
-    pub(super) fn reply(mut self, reply: Reply) {
-        if let Some(mailbox) = self.mailbox.take() {
-            mailbox.push(Event::Reply {
-                round: self.round,
-                rank: self.rank,
+    /// Answers the messages of one envelope, in its order. A task that has several of them is woken once.
+    pub(super) fn reply_all(tickets: impl Iterator<Item = (Self, Reply)>) {
+        let mut told: Option<Arc<Mailbox>> = None;
+        for (mut ticket, reply) in tickets {
+            let Some(mailbox) = ticket.mailbox.take() else {
+                continue;
+            };
+            let event = Event::Reply {
+                round: ticket.round,
+                rank: ticket.rank,
                 reply,
-            });
+            };
+            mailbox.add(ticket.of, event);
+            if let Some(before) = told.replace(mailbox)
+                && told.as_ref().is_some_and(|now| !Arc::ptr_eq(now, &before))
+            {
+                before.wake();
+            }
+        }
+        if let Some(last) = told {
+            last.wake();
         }
     }
 
     pub(super) fn fail(mut self, delivered: bool, reason: String) {
+        self.failed(delivered, reason);
+    }
+
+    fn failed(&mut self, delivered: bool, reason: String) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.push(Event::Failed {
+            let event = Event::Failed {
                 round: self.round,
                 rank: self.rank,
                 delivered,
                 reason,
-            });
+            };
+            mailbox.push(self.of, event);
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(mailbox) = self.mailbox.take() {
-            let (round, rank) = (self.round, self.rank);
-            mailbox.push(Event::Failed {
-                round,
-                rank,
-                delivered: true,
-                reason: "kvfront is stopping".to_owned(),
-            });
+        if self.mailbox.is_some() {
+            self.failed(true, "kvfront is stopping".to_owned());
         }
     }
 }
 
 /// One queued message.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     pub(super) key: Key,
     pub(super) request: Request,
     pub(super) give_up_at: Instant,
     pub(super) ticket: Ticket,
-    cost: usize,
+    /// About how many bytes it takes on the wire.
+    pub(super) cost: usize,
 }
 
 impl Pending {
@@ -165,25 +199,37 @@ pub(super) struct Queue {
 struct Inner {
     waiting: VecDeque<Pending>,
     bytes: usize,
+    /// A lane that always takes has found nothing, and has not been woken since.
+    is_idle: bool,
 }
 
 impl Queue {
-    /// Queues a message; a full queue hands it back as certainly not delivered.
-    pub(super) fn push(&self, pending: Pending) {
-        {
+    /// Queues messages, which are left taken out of `pending`; those that a full queue has no room for fail as certainly not delivered.
+    pub(super) fn push_all(&self, pending: &mut Vec<Pending>) {
+        let mut turned_away = Vec::new();
+        let (waiting, was_idle) = {
             let mut inner = lock(&self.inner);
-            if inner.waiting.len() < QUEUE_MAX_REQUESTS && inner.bytes + pending.cost <= QUEUE_MAX_BYTES {
-                inner.bytes += pending.cost;
-                inner.waiting.push_back(pending);
-                let waiting = inner.waiting.len();
-                drop(inner);
-                self.wake(waiting);
-                return;
+            for pending in pending.drain(..) {
+                if inner.waiting.len() < QUEUE_MAX_REQUESTS && inner.bytes + pending.cost <= QUEUE_MAX_BYTES {
+                    inner.bytes += pending.cost;
+                    inner.waiting.push_back(pending);
+                } else {
+                    turned_away.push(pending);
+                }
             }
+            (inner.waiting.len(), std::mem::take(&mut inner.is_idle))
+        };
+        for pending in turned_away {
+            pending
+                .ticket
+                .fail(false, "too much is waiting for this node".to_owned());
         }
-        pending
-            .ticket
-            .fail(false, "too much is waiting for this node".to_owned());
+        if was_idle {
+            // It takes all there is; nothing is under way beside which another envelope would have to be worth its price.
+            self.arrived.notify_one();
+        } else {
+            self.wake(waiting);
+        }
     }
 
     fn wake(&self, waiting: usize) {
@@ -221,11 +267,13 @@ impl Queue {
 
     /// (what to send, what is too late, how many are left)
     fn take_now(&self, at_least: usize, max_requests: usize, now: Instant) -> (Vec<Pending>, Vec<Pending>, usize) {
-        let (mut batch, mut late, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut inner = lock(&self.inner);
         if inner.waiting.len() < at_least {
-            return (batch, late, 0);
+            inner.is_idle |= at_least == 1;
+            return (Vec::new(), Vec::new(), 0);
         }
+        let (mut batch, mut late, mut bytes) =
+            (Vec::with_capacity(max_requests.min(inner.waiting.len())), Vec::new(), 0);
         while let Some(next) = inner.waiting.front() {
             let fits = batch.is_empty() || bytes + next.cost <= ENVELOPE_MAX_BYTES;
             if batch.len() >= max_requests || !fits {
@@ -240,6 +288,7 @@ impl Queue {
                 batch.push(next);
             }
         }
+        inner.is_idle |= at_least == 1 && batch.is_empty();
         (batch, late, inner.waiting.len())
     }
 

@@ -274,8 +274,12 @@ fn pending(mailbox: &Arc<Mailbox>, round: u32, value_bytes: usize, give_up_at: I
         Key::data("k"),
         request,
         give_up_at,
-        Ticket::new(Arc::clone(mailbox), round, 0),
+        Ticket::new(Arc::clone(mailbox), 0, round, 0),
     )
+}
+
+fn push(queue: &Queue, pending: Pending) {
+    queue.push_all(&mut vec![pending]);
 }
 
 fn tombstone() -> State {
@@ -296,7 +300,7 @@ async fn envelopes_keep_their_limits_and_lose_nothing() {
     let (queue, mailbox) = (Queue::default(), Mailbox::new());
     let later = Instant::now() + Duration::from_secs(60);
     for round in 0..5_000 {
-        queue.push(pending(&mailbox, round, 0, later));
+        push(&queue, pending(&mailbox, round, 0, later));
     }
     let first = queue.take(Turn::Always, usize::MAX).await;
     let second = queue.take(Turn::Always, usize::MAX).await;
@@ -305,12 +309,12 @@ async fn envelopes_keep_their_limits_and_lose_nothing() {
         (ENVELOPE_MAX_REQUESTS, 5_000 - ENVELOPE_MAX_REQUESTS)
     );
     for round in 0..5 {
-        queue.push(pending(&mailbox, round, ENVELOPE_MAX_BYTES / 2 - 1_000, later));
+        push(&queue, pending(&mailbox, round, ENVELOPE_MAX_BYTES / 2 - 1_000, later));
     }
     assert_eq!(queue.take(Turn::Always, 10).await.len(), 2, "two halves fit");
     assert_eq!(queue.take(Turn::Always, 1).await.len(), 1);
     assert_eq!(queue.take(Turn::Always, 10).await.len(), 2);
-    queue.push(pending(&mailbox, 0, ENVELOPE_MAX_BYTES + 1, later));
+    push(&queue, pending(&mailbox, 0, ENVELOPE_MAX_BYTES + 1, later));
     assert_eq!(queue.take(Turn::Always, 10).await.len(), 1, "a single one always goes");
 }
 
@@ -318,7 +322,7 @@ async fn envelopes_keep_their_limits_and_lose_nothing() {
 async fn a_second_lane_takes_only_when_there_is_plenty() {
     let (queue, mailbox) = (Queue::default(), Mailbox::new());
     let later = Instant::now() + Duration::from_secs(60);
-    let push = |count: usize| (0..count).for_each(|_| queue.push(pending(&mailbox, 0, 0, later)));
+    let push = |count: usize| (0..count).for_each(|_| push(&queue, pending(&mailbox, 0, 0, later)));
     let mut second = std::pin::pin!(queue.take(Turn::Plenty, usize::MAX));
     push(PLENTY - 1);
     assert!(second.as_mut().now_or_never().is_none());
@@ -338,8 +342,8 @@ async fn a_second_lane_takes_only_when_there_is_plenty() {
 async fn what_is_late_or_too_much_is_turned_away_as_not_delivered() {
     let (queue, mailbox) = (Queue::default(), Mailbox::new());
     let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(60));
-    queue.push(pending(&mailbox, 1, 0, now));
-    queue.push(pending(&mailbox, 2, 0, later));
+    push(&queue, pending(&mailbox, 1, 0, now));
+    push(&queue, pending(&mailbox, 2, 0, later));
     let batch = queue.take(Turn::Always, 10).await;
     assert_eq!(batch.len(), 1);
     assert!(matches!(
@@ -364,9 +368,9 @@ async fn what_is_late_or_too_much_is_turned_away_as_not_delivered() {
     );
 
     for _ in 0..QUEUE_MAX_REQUESTS {
-        queue.push(pending(&Mailbox::new(), 0, 0, later));
+        push(&queue, pending(&Mailbox::new(), 0, 0, later));
     }
-    queue.push(pending(&mailbox, 3, 0, later));
+    push(&queue, pending(&mailbox, 3, 0, later));
     assert!(matches!(
         one_event(&mailbox).await,
         Event::Failed {

@@ -12,8 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use register::acceptor::{Change, decide_as, held};
 use register::ballot::SkewError;
+use register::hashing::{Digest, partition_of_text};
 use register::membership::{self, NodeStatus};
 use register::message::{List, NodeEnvelope, NodeEnvelopeReply, PageRecord, PageReply, PageRequest};
+use register::scan::{BallotBytes, ScanHead, ScanRecord, ScanRequest, Told};
 use register::state::Record;
 use register::{Envelope, EnvelopeReply, HlcTime, Key};
 use serde_json::json;
@@ -72,6 +74,7 @@ impl StandIn {
         let router = Router::new()
             .route("/internal/exchange", post(exchange))
             .route("/internal/page", post(page))
+            .route("/internal/scan", post(scan))
             .route("/internal/node", post(node_itself))
             .with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -262,4 +265,54 @@ async fn page(State(node): State<StandIn>, body: Bytes) -> Response {
         end,
     };
     postcard::to_stdvec(&reply).unwrap().into_response()
+}
+
+async fn scan(State(node): State<StandIn>, body: Bytes) -> Response {
+    let request: ScanRequest = postcard::from_bytes(&body).unwrap();
+    if let Some(refusal) = moody(&node).await {
+        return refusal;
+    }
+    if node.mood() == Mood::Mute {
+        std::future::pending::<()>().await;
+    }
+    let (clock, range) = (node.clock(), &request.range);
+    assert!(!range.reverse, "nobody asks for this");
+    let inner = node.inner.lock().unwrap();
+    let wanted = inner.records.iter().filter(|(text, _)| {
+        text.starts_with(range.prefix.as_str()) && range.after.as_ref().is_none_or(|after| *text > after)
+    });
+    let limit = usize::try_from(request.limit).unwrap();
+    let end = wanted.clone().count() <= limit;
+    let (mut records, mut count) = (Vec::new(), 0);
+    for (text, (_, record, _)) in wanted.take(limit) {
+        let (accepted, state) = (record.accepted.to_bytes(), record.state.as_ref());
+        let version = state.map(|state| state.version.to_bytes()).unwrap_or_default();
+        let told = state.map(|state| Told {
+            value: state.value.as_deref(),
+            version: BallotBytes::new(&version).unwrap(),
+            expires_at_ms: state.expires_at_ms,
+        });
+        let shown = ScanRecord {
+            key: text,
+            accepted: match state {
+                Some(_) => BallotBytes::new(&accepted).unwrap(),
+                None => BallotBytes::ZERO,
+            },
+            digest: Digest::default().bytes(&postcard::to_stdvec(&state).unwrap()).finish(),
+            told: told.filter(|_| range.tell.contains(partition_of_text(text))),
+        };
+        records = postcard::to_extend(&shown, records).unwrap();
+        count += 1;
+    }
+    let head = ScanHead {
+        clock,
+        floor: inner.status.floor,
+        incarnation: inner.status.incarnation,
+        standing: inner.status.standing,
+        end,
+        records: count,
+    };
+    let mut reply = postcard::to_stdvec(&head).unwrap();
+    reply.extend(records);
+    reply.into_response()
 }

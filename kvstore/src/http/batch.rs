@@ -9,7 +9,6 @@ use axum::extract::State;
 use kv_api::{BatchAnswer, BatchBody, BatchOp, CasBody, PutBody};
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::to_raw_value;
 use service::http::{ApiError, Json, detached};
 use tokio::task::JoinSet;
 
@@ -99,32 +98,23 @@ async fn run(node: &Node, op: BatchOp) -> Value {
             value,
             ttl_sec,
             fence,
-        } => match to_raw_value(&value) {
-            Ok(value) => shown(ops::put(node, &key, PutBody { value, ttl_sec, fence }).await),
-            Err(error) => shown::<()>(Err(ApiError::invalid(format!("value: {error}")))),
-        },
+        } => shown(ops::put(node, &key, PutBody { value, ttl_sec, fence }).await),
         BatchOp::Cas {
             key,
             old,
             version,
             new,
             fence,
-        } => match to_raw_value(&new) {
-            Ok(new) => shown(
-                ops::cas(
-                    node,
-                    CasBody {
-                        key,
-                        old,
-                        version,
-                        new,
-                        fence,
-                    },
-                )
-                .await,
-            ),
-            Err(error) => shown::<()>(Err(ApiError::invalid(format!("new: {error}")))),
-        },
+        } => {
+            let body = CasBody {
+                key,
+                old,
+                version,
+                new,
+                fence,
+            };
+            shown(ops::cas(node, body).await)
+        }
         BatchOp::Delete { key, version } => shown(ops::delete(node, &key, version.as_ref()).await),
         BatchOp::Lock { key, ttl_sec, owner } => shown(ops::acquire(node, &key, ttl_sec, owner.as_deref()).await),
         BatchOp::Unlock { key, token } => shown(ops::release(node, &key, token.as_deref()).await),

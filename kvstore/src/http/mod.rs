@@ -39,6 +39,7 @@ pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
         .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
     let questions = Router::new()
         .route("/internal/page", post(internal::page))
+        .route("/internal/scan", post(internal::scan))
         .route("/internal/node", post(internal::node))
         .route("/internal/hashes", post(internal::hashes))
         .route("/internal/changes", post(internal::changes))

@@ -127,6 +127,23 @@ pub struct Page {
     pub standing: Standing,
 }
 
+/// One page of a scan, from one snapshot.
+#[derive(Debug, Clone)]
+pub struct ScanPage {
+    /// The records ([`register::scan::ScanRecord`]) as they are sent, one behind the other.
+    pub records: Vec<u8>,
+    /// How many they are.
+    pub count: u32,
+    /// As in [`Page`].
+    pub end: bool,
+    /// As in [`Page`].
+    pub floor: Ballot,
+    /// As in [`Page`].
+    pub incarnation: u64,
+    /// As in [`Page`].
+    pub standing: Standing,
+}
+
 /// The node's store. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {

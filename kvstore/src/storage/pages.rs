@@ -5,19 +5,63 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use register::message::{List, PageRecord};
+use register::scan::ScanRange;
 use register::{Ballot, Key, Record, State, hashing};
 use rusqlite::{Connection, Params, Row, params};
 
-use super::Page;
 use super::log::Unapplied;
 use super::node_row::NodeRow;
-use super::rows::{self, Stored, columns};
+use super::rows::{self, Stored, columns, scan_columns};
+use super::{Page, ScanPage};
 
 /// Bytes of values after which a page ends early, so that no answer grows without bound.
 pub const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Rows that a walk visits in one snapshot, found or not: a few milliseconds.
 const MAX_VISITED_ROWS: usize = 4_096;
+
+/// The keys a list goes through.
+struct KeyRange<'a> {
+    low: &'a str,
+    /// `low` itself is not wanted.
+    low_is_seen: bool,
+    /// The first that is not wanted any more; none: to the end.
+    high: Option<String>,
+    reverse: bool,
+}
+
+impl<'a> KeyRange<'a> {
+    fn new(prefix: &'a str, after: Option<&'a str>, reverse: bool) -> Self {
+        // Text is compared byte by byte, which for UTF-8 is code point by code point.
+        let (mut low, mut high, mut low_is_seen) = (prefix, successor(prefix), false);
+        match after {
+            Some(after) if !reverse && after >= prefix => (low, low_is_seen) = (after, true),
+            Some(after) if reverse && high.as_deref().is_none_or(|high| after < high) => high = Some(after.to_owned()),
+            _ => {}
+        }
+        Self {
+            low,
+            low_is_seen,
+            high,
+            reverse,
+        }
+    }
+}
+
+/// The statement for a [`KeyRange`], its parameters the bounds. Each bound has its own statement, so that SQLite walks the tree from it instead
+/// of testing every row.
+macro_rules! key_range_sql {
+    ($range:expr, $($columns:tt)+) => {
+        match ($range.low_is_seen, $range.high.is_some(), $range.reverse) {
+            (false, false, false) => concat!("SELECT ", $($columns)+, " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key"),
+            (false, false, true) => concat!("SELECT ", $($columns)+, " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC"),
+            (false, true, false) => concat!("SELECT ", $($columns)+, " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key"),
+            (false, true, true) => concat!("SELECT ", $($columns)+, " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC"),
+            (true, false, _) => concat!("SELECT ", $($columns)+, " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key"),
+            (true, true, _) => concat!("SELECT ", $($columns)+, " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key"),
+        }
+    };
+}
 
 /// All records as of one moment: a snapshot of the table, and over it what the table does not have yet.
 pub(crate) struct Whole<'a> {
@@ -37,14 +81,21 @@ enum Order {
 /// A record of a list, as it is found.
 enum Found<'a> {
     Row(&'a Row<'a>),
-    Later(&'a Stored),
+    Later(&'a Key, &'a Stored),
 }
 
 impl Found<'_> {
+    fn key(&self) -> rusqlite::Result<Key> {
+        match self {
+            Self::Row(row) => rows::key_from_row(row),
+            Self::Later(key, _) => Ok((*key).clone()),
+        }
+    }
+
     fn commit(&self) -> rusqlite::Result<u64> {
         match self {
             Self::Row(row) => rows::commit_from_row(row),
-            Self::Later(stored) => Ok(stored.commit),
+            Self::Later(_, stored) => Ok(stored.commit),
         }
     }
 
@@ -52,7 +103,7 @@ impl Found<'_> {
     fn ends_after(&self, time_ms: u64) -> rusqlite::Result<bool> {
         match self {
             Self::Row(row) => rows::ends_after(row, time_ms),
-            Self::Later(stored) => Ok(stored
+            Self::Later(_, stored) => Ok(stored
                 .record
                 .state
                 .as_ref()
@@ -60,10 +111,28 @@ impl Found<'_> {
         }
     }
 
-    fn page_record(&self, key: Key) -> rusqlite::Result<PageRecord> {
+    fn page_record(&self) -> rusqlite::Result<PageRecord> {
+        let key = self.key()?;
         match self {
             Self::Row(row) => Ok(page_record(key, &rows::stored_from_row(row)?)),
-            Self::Later(stored) => Ok(page_record(key, stored)),
+            Self::Later(_, stored) => Ok(page_record(key, stored)),
+        }
+    }
+}
+
+/// A statement for records, and which of its columns is the key.
+#[derive(Clone, Copy)]
+struct Select {
+    sql: &'static str,
+    key: usize,
+}
+
+impl Select {
+    /// One for whole records.
+    fn records(sql: &'static str) -> Self {
+        Self {
+            sql,
+            key: rows::KEY_COLUMN,
         }
     }
 }
@@ -93,54 +162,78 @@ impl<'a> Whole<'a> {
     /// Shows `each` the records of a list in its order, until it breaks. True when it has seen all.
     fn list(
         &self,
-        sql: &str,
+        select: Select,
         parameters: impl Params,
         later: LaterOnes<'_>,
         order: Order,
-        mut each: impl FnMut(rusqlite::Result<Key>, Found<'_>) -> rusqlite::Result<ControlFlow<()>>,
+        mut each: impl FnMut(&Found<'_>) -> rusqlite::Result<ControlFlow<()>>,
     ) -> rusqlite::Result<bool> {
-        let mut statement = self.table.prepare_cached(sql)?;
+        let mut statement = self.table.prepare_cached(select.sql)?;
         let mut rows = statement.query(parameters)?;
         let mut later = later.peekable();
         while let Some(row) = rows.next()? {
-            let key = rows::key_from_row(row);
             let mut is_replaced = false;
-            if let (Ok(key), Some(_)) = (&key, later.peek()) {
-                let commit = rows::commit_from_row(row)?;
+            if later.peek().is_some() {
+                let key = row.get_ref(select.key)?.as_str()?;
+                let commit = match order {
+                    Order::Commit => rows::commit_from_row(row)?,
+                    Order::Key | Order::KeyReverse => 0,
+                };
                 let comes_before = |(other, stored): &(&Key, Option<&Stored>)| match order {
-                    Order::Key => *other < key,
-                    Order::KeyReverse => *other > key,
+                    Order::Key => other.as_text() < key,
+                    Order::KeyReverse => other.as_text() > key,
                     Order::Commit => stored.is_some_and(|stored| stored.commit < commit),
                 };
                 while let Some((key, stored)) = later.next_if(comes_before) {
                     if let Some(stored) = stored
-                        && each(Ok(key.clone()), Found::Later(stored))?.is_break()
+                        && each(&Found::Later(key, stored))?.is_break()
                     {
                         return Ok(false);
                     }
                 }
-                is_replaced = match order {
-                    Order::Key | Order::KeyReverse => later.peek().is_some_and(|(other, _)| *other == key),
-                    Order::Commit => false,
-                };
+                is_replaced = order != Order::Commit && later.peek().is_some_and(|(other, _)| other.as_text() == key);
             }
-            if order == Order::Commit
-                && let Ok(key) = &key
-            {
+            if order == Order::Commit {
+                let key = row.get_ref(select.key)?.as_str()?;
                 is_replaced = self.unapplied.records().contains_key(key);
             }
-            if !is_replaced && each(key, Found::Row(row))?.is_break() {
+            if !is_replaced && each(&Found::Row(row))?.is_break() {
                 return Ok(false);
             }
         }
         for (key, stored) in later {
             if let Some(stored) = stored
-                && each(Ok(key.clone()), Found::Later(stored))?.is_break()
+                && each(&Found::Later(key, stored))?.is_break()
             {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// [`Self::list`] of the keys in a range.
+    fn list_keys(
+        &self,
+        select: Select,
+        keys: &KeyRange<'_>,
+        each: impl FnMut(&Found<'_>) -> rusqlite::Result<ControlFlow<()>>,
+    ) -> rusqlite::Result<bool> {
+        let (order, high) = (
+            if keys.reverse { Order::KeyReverse } else { Order::Key },
+            keys.high.as_deref(),
+        );
+        let low = if keys.low_is_seen {
+            Bound::Excluded(keys.low)
+        } else {
+            Bound::Included(keys.low)
+        };
+        self.list(
+            select,
+            params![keys.low, high],
+            self.later_in(low, high, order),
+            order,
+            each,
+        )
     }
 
     /// Those the table does not have yet, dropped ones among them, with keys in a range.
@@ -181,82 +274,59 @@ impl<'a> Whole<'a> {
     }
 }
 
+/// About how many bytes a record of a scan has besides its key and value.
+const SCAN_RECORD_BYTES: usize = 64;
+
+/// A page of a scan: its records as they are sent, one behind the other.
+pub(crate) fn read_scan(whole: &Whole<'_>, range: &ScanRange, limit: usize) -> rusqlite::Result<ScanPage> {
+    let keys = KeyRange::new(&range.prefix, range.after.as_deref(), range.reverse);
+    let (mut records, mut count) = (Vec::with_capacity(limit * SCAN_RECORD_BYTES), 0);
+    let collect = |found: &Found<'_>| {
+        if count >= limit || records.len() >= MAX_PAGE_BYTES {
+            return Ok(ControlFlow::Break(()));
+        }
+        let before = std::mem::take(&mut records);
+        let written = match found {
+            Found::Row(row) => postcard::to_extend(&rows::scan_record_from_row(row, &range.tell)?, before),
+            Found::Later(key, stored) => {
+                rows::with_scan_record(key, stored, &range.tell, |record| postcard::to_extend(record, before))
+            }
+        };
+        records = written.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        count += 1;
+        Ok(ControlFlow::Continue(()))
+    };
+    let select = Select {
+        sql: key_range_sql!(keys, scan_columns!()),
+        key: rows::SCAN_KEY_COLUMN,
+    };
+    let end = whole.list_keys(select, &keys, collect)?;
+    Ok(ScanPage {
+        records,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        end,
+        floor: whole.node.floor,
+        incarnation: whole.node.incarnation,
+        standing: whole.node.standing,
+    })
+}
+
 /// A page of a list whose index finds just what is listed.
 pub(crate) fn read_page(whole: &Whole<'_>, list: &List, limit: usize) -> rusqlite::Result<Page> {
     let (mut records, mut bytes) = (Vec::new(), 0);
-    let collect = |key: rusqlite::Result<Key>, found: Found<'_>| {
+    let collect = |found: &Found<'_>| {
         if records.len() >= limit || bytes >= MAX_PAGE_BYTES {
             return Ok(ControlFlow::Break(()));
         }
-        let record = found.page_record(key?)?;
+        let record = found.page_record()?;
         bytes += size_of::<Stored>() + record.held.state.as_ref().map_or(0, State::size_bytes);
         records.push(record);
         Ok(ControlFlow::Continue(()))
     };
     let end = match list {
         List::Keys { prefix, after, reverse } => {
-            let after = after.as_deref();
-            // Text is compared byte by byte, which for UTF-8 is code point by code point.
-            let (mut low, mut high) = (prefix.as_str(), successor(prefix));
-            let mut low_is_seen = false;
-            match (after, reverse) {
-                (Some(after), false) if after >= prefix.as_str() => (low, low_is_seen) = (after, true),
-                (Some(after), true) if high.as_deref().is_none_or(|high| after < high) => high = Some(after.to_owned()),
-                _ => {}
-            }
-            // Each bound has its own statement, so that SQLite walks the tree from it instead of testing every row.
-            let sql = match (low_is_seen, high.is_some(), reverse) {
-                (false, false, false) => {
-                    concat!(
-                        "SELECT ",
-                        columns!(),
-                        " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key"
-                    )
-                }
-                (false, false, true) => {
-                    concat!(
-                        "SELECT ",
-                        columns!(),
-                        " FROM records WHERE key >= ?1 AND ?2 IS NULL ORDER BY key DESC"
-                    )
-                }
-                (false, true, false) => {
-                    concat!(
-                        "SELECT ",
-                        columns!(),
-                        " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key"
-                    )
-                }
-                (false, true, true) => {
-                    concat!(
-                        "SELECT ",
-                        columns!(),
-                        " FROM records WHERE key >= ?1 AND key < ?2 ORDER BY key DESC"
-                    )
-                }
-                (true, false, _) => {
-                    concat!(
-                        "SELECT ",
-                        columns!(),
-                        " FROM records WHERE key > ?1 AND ?2 IS NULL ORDER BY key"
-                    )
-                }
-                (true, true, _) => {
-                    concat!(
-                        "SELECT ",
-                        columns!(),
-                        " FROM records WHERE key > ?1 AND key < ?2 ORDER BY key"
-                    )
-                }
-            };
-            let order = if *reverse { Order::KeyReverse } else { Order::Key };
-            let from = if low_is_seen {
-                Bound::Excluded(low)
-            } else {
-                Bound::Included(low)
-            };
-            let later = whole.later_in(from, high.as_deref(), order);
-            whole.list(sql, params![low, high], later, order, collect)?
+            let keys = KeyRange::new(prefix, after.as_deref(), *reverse);
+            whole.list_keys(Select::records(key_range_sql!(keys, columns!())), &keys, collect)?
         }
         List::Hints { after_commit } => {
             let sql = concat!(
@@ -265,7 +335,8 @@ pub(crate) fn read_page(whole: &Whole<'_>, list: &List, limit: usize) -> rusqlit
                 " FROM records WHERE hint_for IS NOT NULL AND commit_number > ?1 ORDER BY commit_number"
             );
             let later = whole.later_after(*after_commit, |record| record.hint_for.is_some());
-            whole.list(sql, [after_commit.cast_signed()], later, Order::Commit, collect)?
+            let after_commit = [after_commit.cast_signed()];
+            whole.list(Select::records(sql), after_commit, later, Order::Commit, collect)?
         }
         // Those are walked.
         List::Ended { .. } | List::Leaves { .. } => return Err(rusqlite::Error::InvalidQuery),
@@ -323,12 +394,12 @@ impl Walk {
             Self::Leaves { after, .. } => (0, after.clone()),
         };
         let is_ended_list = matches!(self, Self::Ended { .. });
-        let visit = |key: rusqlite::Result<Key>, found: Found<'_>| {
+        let visit = |found: &Found<'_>| {
             if visited >= MAX_VISITED_ROWS || records.len() >= limit || bytes >= MAX_PAGE_BYTES {
                 return Ok(ControlFlow::Break(()));
             }
             visited += 1;
-            match self.visit(key, &found) {
+            match self.visit(found) {
                 Ok(None) => {}
                 Ok(Some(record)) => {
                     let record: PageRecord = record;
@@ -352,17 +423,23 @@ impl Walk {
                 state.is_none_or(|state| state.value.is_none() || state.expires_at_ms.is_some())
             };
             let later = whole.later_after(after_commit, may_end);
-            whole.list(sql, [after_commit.cast_signed()], later, Order::Commit, visit)?
+            whole.list(
+                Select::records(sql),
+                [after_commit.cast_signed()],
+                later,
+                Order::Commit,
+                visit,
+            )?
         } else {
             let sql = concat!("SELECT ", columns!(), " FROM records WHERE key > ?1 ORDER BY key");
             let later = whole.later_in(Bound::Excluded(&after_key), None, Order::Key);
-            whole.list(sql, [after_key.as_str()], later, Order::Key, visit)?
+            whole.list(Select::records(sql), [after_key.as_str()], later, Order::Key, visit)?
         };
         Ok(whole.page(records, end))
     }
 
     /// The record, if it is wanted.
-    fn visit(&mut self, key: rusqlite::Result<Key>, found: &Found<'_>) -> rusqlite::Result<Option<PageRecord>> {
+    fn visit(&mut self, found: &Found<'_>) -> rusqlite::Result<Option<PageRecord>> {
         match self {
             Self::Ended {
                 after_commit,
@@ -372,15 +449,15 @@ impl Walk {
                 if found.ends_after(*expired_at_ms)? {
                     return Ok(None);
                 }
-                found.page_record(key?).map(Some)
+                found.page_record().map(Some)
             }
             Self::Leaves { leaves, after } => {
-                let key = key?;
+                let key = found.key()?;
                 key.as_text().clone_into(after);
                 if !leaves.contains(&hashing::leaf_of(&key)) {
                     return Ok(None);
                 }
-                let mut record = found.page_record(key)?;
+                let mut record = found.page_record()?;
                 record.held.state = None;
                 Ok(Some(record))
             }

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use register::Key;
 use register::message::List;
+use register::scan::ScanRange;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Semaphore;
 
 use super::pages::{self, Walk, Whole};
 use super::rows::{self, Stored};
 use super::view::View;
-use super::{Page, StoreError, open};
+use super::{Page, ScanPage, StoreError, open};
 
 /// Read connections: enough to keep a few cores busy; further reads queue.
 const CONNECTIONS: usize = 4;
@@ -167,6 +168,12 @@ impl Readers {
             (walk, before) = (ahead, Some(page));
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A page of a scan.
+    pub(crate) async fn scan(&self, view: &Arc<View>, range: ScanRange, limit: usize) -> Result<ScanPage, StoreError> {
+        self.run_whole(view, move |whole| pages::read_scan(whole, &range, limit))
+            .await
     }
 
     /// Closes the connections. Reads under way end first.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use register::message::{List, Reply, Request};
+use register::scan::ScanRange;
 use register::{Ballot, Key, Standing, acceptor};
 
 use super::feed::Stretch;
 use super::rows::Stored;
 use super::view::Known;
-use super::{Page, Store, StoreError};
+use super::{Page, ScanPage, Store, StoreError};
 
 /// A record and the floor to tell when there is none.
 type RecordResult = Result<(Option<Arc<Stored>>, Ballot), StoreError>;
@@ -96,6 +97,14 @@ impl Store {
     /// When the database cannot be read.
     pub async fn page(&self, list: List, limit: usize) -> Result<Page, StoreError> {
         self.readers.page(&self.view, list, limit).await
+    }
+
+    /// A page of a scan, of at most `limit` records, ending early when it grows over [`super::MAX_PAGE_BYTES`].
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn scan(&self, range: ScanRange, limit: usize) -> Result<ScanPage, StoreError> {
+        self.readers.scan(&self.view, range, limit).await
     }
 
     /// The root of every partition of the hash tree; or the leaves of some partitions, in their order.

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use register::hashing::{Digest, partition_of_text};
 use register::membership::DropRecords;
-use register::{Ballot, HlcTime, Key, Lineage, Record, State};
+use register::scan::{BallotBytes, Partitions, ScanRecord, Told};
+use register::{Ballot, Key, Lineage, Record, State};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -17,6 +19,8 @@ macro_rules! columns {
     };
 }
 pub(crate) use columns;
+/// Which of them is the key.
+pub(crate) const KEY_COLUMN: usize = 10;
 
 /// A record as it is kept: with the number of the commit that last wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,9 +186,114 @@ pub(crate) fn ends_after(row: &Row<'_>, time_ms: u64) -> rusqlite::Result<bool> 
     Ok(ends_at_ms.is_some_and(|at| at > time_ms) && row.get_ref(9)?.data_type() != Type::Null)
 }
 
+/// Columns of a record in the order [`scan_record_from_row`] expects.
+macro_rules! scan_columns {
+    () => {
+        "key, accepted, version, fence, expires_at_ms, lineage, value"
+    };
+}
+pub(crate) use scan_columns;
+/// Which of them is the key.
+pub(crate) const SCAN_KEY_COLUMN: usize = 0;
+
+/// What a scan is told of a record, from a row of [`scan_columns`]; its value only when its key's partition is one of `tell`. Nothing is
+/// copied.
+pub(crate) fn scan_record_from_row<'a>(row: &'a Row<'_>, tell: &Partitions) -> rusqlite::Result<ScanRecord<'a>> {
+    let key = row.get_ref(0)?.as_str()?;
+    let accepted = ballot_bytes_at(row, 1)?;
+    if accepted.is_zero() {
+        return Ok(ScanRecord {
+            key,
+            accepted,
+            digest: 0,
+            told: None,
+        });
+    }
+    let columns = ScanColumns {
+        version: ballot_bytes_at(row, 2)?,
+        fence: unsigned(row, 3)?,
+        expires_at_ms: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+        lineage: row.get_ref(5)?.as_blob_or_null()?,
+        value: row.get_ref(6)?.as_str_or_null()?,
+    };
+    Ok(columns.record(key, accepted, tell))
+}
+
+/// As [`scan_record_from_row`], of a record that is not in the table: shows it to `show`.
+pub(crate) fn with_scan_record<T>(
+    key: &Key,
+    stored: &Stored,
+    tell: &Partitions,
+    show: impl FnOnce(&ScanRecord<'_>) -> T,
+) -> T {
+    let accepted = ballot_to_sql(stored.record.accepted);
+    let Some(state) = &stored.record.state else {
+        return show(&ScanRecord {
+            key: key.as_text(),
+            accepted: BallotBytes::ZERO,
+            digest: 0,
+            told: None,
+        });
+    };
+    let (version, lineage) = (ballot_to_sql(state.version), lineage_to_sql(&state.lineage));
+    let columns = ScanColumns {
+        version: bytes_of(version.as_ref()),
+        fence: state.fence,
+        expires_at_ms: state.expires_at_ms,
+        lineage: lineage.as_deref(),
+        value: state.value.as_deref(),
+    };
+    show(&columns.record(key.as_text(), bytes_of(accepted.as_ref()), tell))
+}
+
+fn bytes_of(ballot: Option<&[u8; 16]>) -> BallotBytes<'_> {
+    ballot.map_or(BallotBytes::ZERO, |bytes| BallotBytes::of(bytes))
+}
+
+/// What a scan's record is made of.
+struct ScanColumns<'a> {
+    version: BallotBytes<'a>,
+    fence: u64,
+    expires_at_ms: Option<u64>,
+    lineage: Option<&'a [u8]>,
+    value: Option<&'a str>,
+}
+
+impl<'a> ScanColumns<'a> {
+    fn record(&self, key: &'a str, accepted: BallotBytes<'a>, tell: &Partitions) -> ScanRecord<'a> {
+        let digest = Digest::default()
+            .bytes(self.version.as_bytes())
+            .number(self.fence)
+            .maybe(
+                self.expires_at_ms
+                    .map(u64::to_le_bytes)
+                    .as_ref()
+                    .map(<[u8; 8]>::as_slice),
+            )
+            .maybe(self.lineage)
+            .maybe(self.value.map(str::as_bytes));
+        let told = tell.contains(partition_of_text(key)).then_some(Told {
+            value: self.value,
+            version: self.version,
+            expires_at_ms: self.expires_at_ms,
+        });
+        ScanRecord {
+            key,
+            accepted,
+            digest: digest.finish(),
+            told,
+        }
+    }
+}
+
+fn ballot_bytes_at<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<BallotBytes<'a>> {
+    let blob = row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default();
+    BallotBytes::new(blob).ok_or_else(|| not_16_bytes(column, blob))
+}
+
 /// The key from a row of [`columns`].
 pub(crate) fn key_from_row(row: &Row<'_>) -> rusqlite::Result<Key> {
-    key_at(row, 10)
+    key_at(row, KEY_COLUMN)
 }
 
 fn key_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
@@ -209,27 +318,21 @@ pub(crate) fn ballot_from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else {
         return Ok(Ballot::ZERO);
     };
-    let bytes = blob.try_into().map_err(|_| {
-        unreadable(
-            column,
-            Type::Blob,
-            format!("a ballot has 16 bytes, found {}", blob.len()),
-        )
-    })?;
+    let bytes = blob.try_into().map_err(|_| not_16_bytes(column, blob))?;
     Ok(ballot_of(bytes))
 }
 
-fn ballot_bytes(ballot: Ballot) -> [u8; 16] {
-    ((u128::from(ballot.time.to_bits()) << 64) | u128::from(ballot.incarnation)).to_be_bytes()
+fn not_16_bytes(column: usize, blob: &[u8]) -> rusqlite::Error {
+    let why = format!("a ballot has 16 bytes, found {}", blob.len());
+    unreadable(column, Type::Blob, why)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the lower half of 128 bits is meant")]
+fn ballot_bytes(ballot: Ballot) -> [u8; 16] {
+    ballot.to_bytes()
+}
+
 fn ballot_of(bytes: [u8; 16]) -> Ballot {
-    let bits = u128::from_be_bytes(bytes);
-    Ballot {
-        time: HlcTime::from_bits((bits >> 64) as u64),
-        incarnation: bits as u64,
-    }
+    Ballot::from_bytes(bytes)
 }
 
 fn lineage_to_sql(lineage: &Lineage) -> Option<Vec<u8>> {
@@ -254,7 +357,7 @@ pub(crate) fn unreadable(column: usize, sql_type: Type, why: String) -> rusqlite
 mod tests {
     use proptest::prelude::*;
 
-    use register::RequestId;
+    use register::{HlcTime, RequestId};
 
     use super::super::schema::create_tables;
     use super::*;

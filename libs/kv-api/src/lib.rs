@@ -2,6 +2,7 @@
 //!
 //! Values travel as raw JSON text ([`RawValue`]), so that a number comes back exactly as it was written.
 
+mod batch_op;
 mod request;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use register::Ballot;
 use serde::{Deserialize, Serialize};
 pub use serde_json::value::RawValue;
 
+pub use batch_op::{BatchOp, NamedOp};
 pub use request::{ParseRequestNameError, REQUEST_ATTEMPT_HEADER, REQUEST_ID_HEADER, RequestName};
 
 /// Longest key, in bytes of UTF-8.
@@ -143,7 +145,7 @@ pub struct Version(pub String);
 
 impl From<Ballot> for Version {
     fn from(ballot: Ballot) -> Self {
-        Self(ballot.to_string())
+        Self(ballot.to_text().map(char::from).iter().collect())
     }
 }
 
@@ -184,6 +186,30 @@ pub struct Item {
     /// Its version; also sent as `ETag`. A kvstore's own answers have none: its value is the stored envelope.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub version: Option<Version>,
+}
+
+/// Appends an [`Item`] as JSON, without its closing brace. `value` is JSON text: a stored one is copied as it is, not read once more.
+pub fn write_open_item(out: &mut Vec<u8>, key: &str, value: &str, version: Ballot) {
+    out.extend_from_slice(b"{\"key\":");
+    write_json_text(out, key);
+    out.extend_from_slice(b",\"value\":");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b",\"version\":\"");
+    out.extend_from_slice(&version.to_text());
+    out.push(b'"');
+}
+
+/// Appends a text as JSON.
+pub fn write_json_text(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // A text can be written, and so can memory.
+        let _ = serde_json::to_writer(out, text);
+    }
 }
 
 /// Body of `PUT /kv/{key}`.
@@ -409,98 +435,6 @@ pub struct NamedBatchBody {
     /// As in [`BatchBody`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ordered: bool,
-}
-
-/// One operation of a batch, and the name of the change it makes.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NamedOp {
-    /// The operation.
-    #[serde(flatten)]
-    pub op: BatchOp,
-    /// A [`RequestName`], as [`REQUEST_ID_HEADER`] carries it for a single change.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub request_id: Option<String>,
-}
-
-/// One operation of a batch: the same fields as the call of its name. Values are parsed here (a tagged enum cannot hold raw text), so an
-/// integer beyond 64 bits comes back as a floating-point number.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-pub enum BatchOp {
-    /// `GET /kv/{key}`
-    Get {
-        /// The key.
-        key: String,
-    },
-    /// `PUT /kv/{key}`
-    Put {
-        /// The key.
-        key: String,
-        /// As in [`PutBody`].
-        value: serde_json::Value,
-        /// As in [`PutBody`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        ttl_sec: Option<f64>,
-        /// As in [`PutBody`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        fence: Option<u64>,
-    },
-    /// `POST /kv/cas`
-    Cas {
-        /// The key.
-        key: String,
-        /// As in [`CasBody`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        old: Option<serde_json::Value>,
-        /// As in [`CasBody`].
-        #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "given")]
-        version: Option<Option<Version>>,
-        /// As in [`CasBody`].
-        new: serde_json::Value,
-        /// As in [`CasBody`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        fence: Option<u64>,
-    },
-    /// `DELETE /kv/{key}`
-    Delete {
-        /// The key.
-        key: String,
-        /// Deletes only while the value still has this version; else `{"ok":false,"current",…}`.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        version: Option<Version>,
-    },
-    /// `POST /lock/acquire/{key}`
-    Lock {
-        /// The lock's name.
-        key: String,
-        /// As in [`AcquireQuery`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        ttl_sec: Option<f64>,
-        /// As in [`AcquireQuery`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        owner: Option<String>,
-    },
-    /// `POST /lock/release/{key}`
-    Unlock {
-        /// The lock's name.
-        key: String,
-        /// As in [`ReleaseQuery`].
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        token: Option<String>,
-    },
-}
-
-impl BatchOp {
-    /// The key or lock name it acts on, and whether it is a lock.
-    #[must_use]
-    pub fn target(&self) -> (&str, bool) {
-        match self {
-            Self::Get { key } | Self::Put { key, .. } | Self::Cas { key, .. } | Self::Delete { key, .. } => {
-                (key, false)
-            }
-            Self::Lock { key, .. } | Self::Unlock { key, .. } => (key, true),
-        }
-    }
 }
 
 /// Answer to `POST /kv/batch`: for each operation the body that its own call would give, with its HTTP status as `status`

@@ -1,6 +1,6 @@
 //! Operations of a batch, made from typed values. `lock` and `unlock` are built from [`BatchOp`] directly.
 
-use kv_api::{BatchOp, Version};
+use kv_api::{BatchOp, RawValue, Version};
 use serde::Serialize;
 
 use crate::KvError;
@@ -17,7 +17,7 @@ pub fn get(key: impl Into<String>) -> BatchOp {
 /// [`KvError::Invalid`] when the value is no JSON.
 pub fn put<T: Serialize + ?Sized>(key: impl Into<String>, value: &T) -> Result<BatchOp, KvError> {
     let key = key.into();
-    let value = to_value(&key, value)?;
+    let value = raw(&key, value)?;
     Ok(BatchOp::Put {
         key,
         value,
@@ -36,7 +36,7 @@ pub fn cas<T: Serialize + ?Sized>(
     new: &T,
 ) -> Result<BatchOp, KvError> {
     let key = key.into();
-    let new = to_value(&key, new)?;
+    let new = raw(&key, new)?;
     Ok(BatchOp::Cas {
         key,
         old: None,
@@ -64,6 +64,7 @@ pub fn delete_version(key: impl Into<String>, version: &Version) -> BatchOp {
     }
 }
 
-fn to_value<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<serde_json::Value, KvError> {
-    serde_json::to_value(value).map_err(|error| KvError::invalid(format!("value for {key:?} is no JSON: {error}")))
+fn raw<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Box<RawValue>, KvError> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|error| KvError::invalid(format!("value for {key:?} is no JSON: {error}")))
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kv_api::BatchOp;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -133,7 +134,7 @@ async fn a_batch_answers_each_operation() {
         },
         BatchOp::Put {
             key: "t".to_owned(),
-            value: json!(1),
+            value: to_raw_value(&1).unwrap(),
             ttl_sec: Some(-1.0),
             fence: None,
         },

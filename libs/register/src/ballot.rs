@@ -3,7 +3,7 @@
 //! A [`Ballot`] is a hybrid logical clock reading (Kulkarni et al. 2014, "Logical Physical Clocks", §3) plus the incarnation of the
 //! coordinator that drew it. It is the last-write-wins timestamp and the Paxos ballot in one.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,39 @@ impl Ballot {
         incarnation: 0,
     };
 
+    /// As 16 bytes that order like ballots.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        ((u128::from(self.time.to_bits()) << 64) | u128::from(self.incarnation)).to_be_bytes()
+    }
+
+    /// The ballot that [`Self::to_bytes`] gave.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half of 128 bits is meant")]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let bits = u128::from_be_bytes(bytes);
+        Self {
+            time: HlcTime::from_bits((bits >> 64) as u64),
+            incarnation: bits as u64,
+        }
+    }
+
+    /// The text that [`fmt::Display`] gives, in ASCII.
+    #[must_use]
+    pub fn to_text(self) -> [u8; 33] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; 33];
+        let mut write = |start: usize, bits: u64| {
+            for (digit, byte) in text[start..start + 16].chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+                digit[0] = DIGITS[usize::from(byte >> 4)];
+                digit[1] = DIGITS[usize::from(byte & 0xf)];
+            }
+        };
+        write(0, self.time.to_bits());
+        write(17, self.incarnation);
+        text
+    }
+
     /// True for [`Ballot::ZERO`].
     #[must_use]
     pub fn is_zero(self) -> bool {
@@ -104,7 +137,9 @@ impl Ballot {
 /// `tttttttttttttttt-iiiiiiiiiiiiiiii`, both parts as 16 hexadecimal digits, so that text orders like ballots.
 impl fmt::Display for Ballot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:016x}", self.time.to_bits(), self.incarnation)
+        self.to_text()
+            .iter()
+            .try_for_each(|byte| f.write_char(char::from(*byte)))
     }
 }
 

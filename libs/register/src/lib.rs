@@ -12,6 +12,7 @@
 //!   everywhere; [`refill`], one key of a node whose disk was lost.
 //! - [`membership`]: which nodes vote; a node whose disk was lost.
 //! - [`hashing`]: where keys belong, and the hash tree that compares replicas.
+//! - [`scan`]: pages of scans.
 //! - [`teeth`]: deliberately wrong protocols, for the simulator only.
 //! - [`change`]: how a command turns one state into the next (CAS, locks, TTL), shared by proposer and the node-local API.
 //!
@@ -28,6 +29,7 @@ pub mod membership;
 pub mod message;
 pub mod proposer;
 pub mod refill;
+pub mod scan;
 pub mod state;
 pub mod teeth;
 

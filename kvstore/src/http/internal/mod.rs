@@ -19,13 +19,14 @@ use register::membership::NodeRequest;
 use register::message::{
     ChangesReply, ChangesRequest, HashReply, HashRequest, List, NodeEnvelope, NodeEnvelopeReply, PageReply, PageRequest,
 };
+use register::scan::{ScanHead, ScanRequest};
 use register::{Envelope, EnvelopeReply, Epoch, HlcTime, Key, Reply, Request};
 use service::http::ApiError;
 
 use super::not_served;
 use crate::node::Node;
 use crate::storage::{MAX_PEERS, StoreError};
-use wire::{check_key, encode, read};
+use wire::{check_key, encode, encode_before, read};
 
 /// Largest message, in bytes.
 pub const MAX_ENVELOPE_BYTES: usize = 16 * 1024 * 1024;
@@ -141,6 +142,29 @@ pub(super) async fn page(State(node): SharedNode, body: Body) -> Result<Response
         records: page.records,
         end: page.end,
     })
+}
+
+/// `POST /internal/scan`
+pub(super) async fn scan(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
+    let request: ScanRequest = read(body)?;
+    take(&node, request.sender, request.epoch, request.clock, request.clock).await?;
+    let store = node.store();
+    let limit = usize::try_from(request.limit)
+        .unwrap_or(usize::MAX)
+        .clamp(1, MAX_PAGE_RECORDS);
+    let page = store
+        .scan(request.range, limit)
+        .await
+        .map_err(|error| not_served(&error))?;
+    let head = ScanHead {
+        clock: store.clock().read(),
+        floor: page.floor,
+        incarnation: page.incarnation,
+        standing: page.standing,
+        end: page.end,
+        records: page.count,
+    };
+    encode_before(&head, &page.records)
 }
 
 /// `POST /internal/node`

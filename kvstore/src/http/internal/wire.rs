@@ -14,6 +14,9 @@ use super::MAX_ENVELOPE_BYTES;
 /// Longest text form of a key: the namespace's letter and the name.
 const MAX_KEY_TEXT_BYTES: usize = 1 + kv_api::MAX_KEY_BYTES;
 
+/// Room for a short message at once.
+const HEAD_BYTES: usize = 128;
+
 /// The message in a body.
 pub(super) fn read<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
     decode(&read_body(body)?)
@@ -40,9 +43,16 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 pub(super) fn encode<T: Serialize>(message: &T) -> Result<Response, ApiError> {
-    let bytes = postcard::to_stdvec(message).map_err(|error| {
+    encode_before(message, &[])
+}
+
+/// The message, with what is encoded already behind it.
+pub(super) fn encode_before<T: Serialize>(message: &T, rest: &[u8]) -> Result<Response, ApiError> {
+    let room = Vec::with_capacity(HEAD_BYTES + rest.len());
+    let mut bytes = postcard::to_extend(message, room).map_err(|error| {
         ApiError::internal(format!("the answer cannot be encoded: {error}")).with("outcome", "unknown")
     })?;
+    bytes.extend_from_slice(rest);
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 

@@ -4,6 +4,8 @@ use register::hashing::{HashTree, LEAVES, LEAVES_PER_PARTITION, PARTITIONS, leaf
 use register::membership::Peer;
 use register::message::{ChangesReply, ChangesRequest, HashReply, HashRequest};
 
+use register::scan::{Partitions, ScanRange, ScanRequest};
+
 use super::*;
 use crate::http::{MAX_PEER_NAME_BYTES, MAX_QUESTION_BYTES};
 use crate::storage::MAX_PEERS;
@@ -186,6 +188,18 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
         epoch,
         ..page_request(all_keys())
     };
+    let scan = ScanRequest {
+        clock,
+        sender: SENDER,
+        epoch,
+        range: ScanRange {
+            prefix: "d".to_owned(),
+            after: None,
+            reverse: false,
+            tell: Partitions::default(),
+        },
+        limit: 10,
+    };
     let hashes = HashRequest {
         clock,
         sender: SENDER,
@@ -201,6 +215,7 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
         bench.refusal("/internal/exchange", &exchange).await,
         bench.refusal("/internal/node", &node).await,
         bench.refusal("/internal/page", &page).await,
+        bench.refusal("/internal/scan", &scan).await,
         bench.refusal("/internal/hashes", &hashes).await,
         bench.refusal("/internal/changes", &changes).await,
     ];
@@ -215,7 +230,7 @@ async fn another_ring_is_refused_by_every_call_and_nothing_is_merged() {
     assert!(status.clock < clock, "its clock was not merged");
     assert_eq!((status.status.commit, status.status.epoch), (0, Some(EPOCH)));
     let metrics = bench.metrics().await;
-    assert!(metrics.contains("kvstore_ring_refusals_total 5"), "{metrics}");
+    assert!(metrics.contains("kvstore_ring_refusals_total 6"), "{metrics}");
 }
 
 fn hash_request(partitions: Option<Vec<u16>>) -> HashRequest {

@@ -1,5 +1,8 @@
 //! Local changes, the clock, pages, damaged rows.
 
+use register::hashing::partition_of_text;
+use register::scan::{Partitions, ScanRange, ScanRecord};
+
 use super::*;
 
 #[tokio::test]
@@ -189,6 +192,142 @@ async fn pages_end_early_when_values_are_large() {
         end: page.end,
     };
     assert!(postcard::to_stdvec(&reply).unwrap().len() < 2 * MAX_PAGE_BYTES);
+}
+
+/// The records of a page of a scan.
+fn records_of(page: &ScanPage) -> Vec<ScanRecord<'_>> {
+    let (mut records, mut rest) = (Vec::new(), page.records.as_slice());
+    while !rest.is_empty() {
+        let (record, behind) = postcard::take_from_bytes(rest).unwrap();
+        records.push(record);
+        rest = behind;
+    }
+    assert_eq!(records.len(), usize::try_from(page.count).unwrap());
+    records
+}
+
+#[tokio::test]
+async fn a_scan_tells_what_a_page_holds_and_only_the_values_it_is_to_tell() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let names = ["a", "a:1", "a:2", "b", "a\u{10FFFF}x"];
+    let requests = names.iter().map(|name| (Key::data(name), accept(1, "\"v\""))).collect();
+    store.decide(requests).await.unwrap();
+    let promised = Request::Prepare {
+        ballot: store.clock().ballot(),
+    };
+    one(&store, &Key::data("a:3"), promised).await;
+    let (told, untold) = (partition_of_text("da:1"), partition_of_text("da:2"));
+    assert_ne!(told, untold);
+    let mut tell = Partitions::default();
+    tell.insert(told);
+    for (reverse, after, limit) in [
+        (false, None, 9),
+        (true, None, 9),
+        (false, Some("da"), 2),
+        (true, Some("da:3"), 1),
+        (false, Some("db"), 1),
+    ] {
+        let list = List::Keys {
+            prefix: "da".to_owned(),
+            after: after.map(str::to_owned),
+            reverse,
+        };
+        let range = ScanRange {
+            prefix: "da".to_owned(),
+            after: after.map(str::to_owned),
+            reverse,
+            tell: tell.clone(),
+        };
+        let page = store.page(list, limit).await.unwrap();
+        let scan = store.scan(range, limit).await.unwrap();
+        assert_eq!(
+            (scan.end, scan.floor, scan.incarnation, scan.standing),
+            (page.end, page.floor, page.incarnation, page.standing)
+        );
+        let records = records_of(&scan);
+        assert_eq!(records.len(), page.records.len());
+        for (record, held) in records.iter().zip(&page.records) {
+            let (key, held) = (held.key.as_text(), &held.held);
+            assert_eq!((record.key, record.accepted.ballot()), (key, held.accepted));
+            let shown = held.state.as_ref().filter(|_| partition_of_text(key) == told);
+            assert_eq!(record.told.is_some(), shown.is_some(), "{key}");
+            if let (Some(told), Some(state)) = (record.told, shown) {
+                assert_eq!(
+                    (told.value, told.version.ballot(), told.expires_at_ms),
+                    (state.value.as_deref(), state.version, state.expires_at_ms)
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_digest_of_a_scan_tells_states_apart() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let state = State {
+        value: Some("1".into()),
+        version: Ballot::ZERO,
+        fence: 1,
+        expires_at_ms: None,
+        lineage: register::Lineage::default(),
+    };
+    let newer = store.clock().ballot();
+    let changed = [
+        state.clone(),
+        State {
+            value: Some("2".into()),
+            ..state.clone()
+        },
+        State {
+            value: None,
+            ..state.clone()
+        },
+        State {
+            version: newer,
+            ..state.clone()
+        },
+        State {
+            fence: 2,
+            ..state.clone()
+        },
+        State {
+            expires_at_ms: Some(1),
+            ..state.clone()
+        },
+        State {
+            lineage: register::Lineage::blind(newer, RequestId(1)),
+            ..state.clone()
+        },
+        state,
+    ];
+    let accept = |(number, state): (usize, &State)| {
+        let request = Request::Accept {
+            ballot: newer,
+            state: state.clone(),
+            blind: false,
+            reserve: None,
+            hint_for: None,
+        };
+        (Key::data(&number.to_string()), request)
+    };
+    store
+        .decide(changed.iter().enumerate().map(accept).collect())
+        .await
+        .unwrap();
+    let range = ScanRange {
+        prefix: "d".to_owned(),
+        after: None,
+        reverse: false,
+        tell: Partitions::default(),
+    };
+    let scan = store.scan(range, 100).await.unwrap();
+    let digests: Vec<u64> = records_of(&scan).iter().map(|record| record.digest).collect();
+    assert_eq!(digests.len(), changed.len());
+    assert_eq!(digests.first(), digests.last(), "equal states");
+    let different: std::collections::HashSet<_> = digests.iter().collect();
+    assert_eq!(different.len(), changed.len() - 1);
 }
 
 #[tokio::test]

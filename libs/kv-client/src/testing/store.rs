@@ -281,7 +281,6 @@ impl Store {
     }
 
     fn run(&mut self, op: BatchOp) -> Reply {
-        let raw = |value: &Value| to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned());
         match op {
             BatchOp::Get { key } => self.get(&key),
             BatchOp::Put {
@@ -289,14 +288,7 @@ impl Store {
                 value,
                 ttl_sec,
                 fence,
-            } => self.put(
-                &key,
-                PutBody {
-                    value: raw(&value),
-                    ttl_sec,
-                    fence,
-                },
-            ),
+            } => self.put(&key, PutBody { value, ttl_sec, fence }),
             BatchOp::Cas {
                 key,
                 old,
@@ -307,7 +299,7 @@ impl Store {
                 key,
                 old,
                 version,
-                new: raw(&new),
+                new,
                 fence,
             }),
             BatchOp::Delete { key, version } => self.delete(&key, version.as_ref()),

@@ -11,6 +11,7 @@
 //!
 //! None of this is needed for correctness: other coordinators take part all the same.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use super::{Operation, Retry};
@@ -78,12 +79,32 @@ impl<W> Default for Turns<W> {
 }
 
 impl<W> Turns<W> {
+    /// A turn at once where nobody has one; none where [`Self::join`] would mean to wait.
+    pub fn begin(&mut self, key: &Key) -> Option<Began> {
+        match self.lines.entry(key.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                let (joined, waiting) = (0, VecDeque::new());
+                place.insert(Line { joined, waiting });
+                Some(Began(0))
+            }
+        }
+    }
+
+    /// Ends a turn after which nobody waits; false when somebody does, to whom [`Self::next`] passes it.
+    pub fn end_of_line(&mut self, key: &Key) -> bool {
+        let nobody = self.lines.get(key).is_none_or(|line| line.waiting.is_empty());
+        if nobody {
+            self.lines.remove(key);
+        }
+        nobody
+    }
+
     /// Joins the line of a key; where nobody has a turn, it is one's own at once.
     pub fn join(&mut self, key: &Key, change: impl FnOnce() -> Change, whom: impl FnOnce() -> W) -> Option<Began> {
-        let Some(line) = self.lines.get_mut(key) else {
-            let (joined, waiting) = (0, VecDeque::new());
-            self.lines.insert(key.clone(), Line { joined, waiting });
-            return Some(Began(0));
+        let line = match self.lines.get_mut(key) {
+            Some(line) => line,
+            None => return self.begin(key),
         };
         line.waiting.push_back(Waiting {
             number: line.joined,
