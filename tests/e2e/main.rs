@@ -3,6 +3,7 @@
 //! - `process`: one program, to start, kill, pause and start again. `system`: all of them, wired as compose wires them.
 //! - `one_command`: `dronedispatch up`. `orders`: what order generators rely on. `kv`: what the KV promises.
 //! - `faults`: things killed and stopped under load. `contract`: bad input.
+//! - `synced`: whether a write is on two disks before anybody is told.
 //! - `register`: the KV alone, every answer judged, through everything that can happen to one node.
 
 mod contract;
@@ -12,4 +13,5 @@ mod one_command;
 mod orders;
 mod process;
 mod register;
+mod synced;
 mod system;
