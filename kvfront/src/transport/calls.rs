@@ -9,17 +9,21 @@ use register::membership::NodeRequest;
 use register::message::{HashReply, HashRequest, List, NodeEnvelope, NodeEnvelopeReply, PageReply, PageRequest};
 use register::scan::{ScanHead, ScanRange, ScanRecord, ScanRequest};
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 #[cfg(doc)]
 use super::REQUEST_TIMEOUT;
 use super::Transport;
 use super::connection::PostError;
 use super::health::Sign;
-use super::lane::{Node, Patience, encode, unreadable};
+use super::lane::{Node, Patience, SUSPECT_AFTER, encode, unreadable};
 use super::queue::lock;
 
-/// Short calls under way to one node at a time; more wait.
+/// Pages of keys under way from one node at a time; more wait.
 pub(super) const CALLS_PER_NODE: usize = 4;
+/// Other short calls, all of them upkeep's: they do not wait behind the scans of clients.
+pub(super) const UPKEEP_CALLS_PER_NODE: usize = 4;
 /// Long ones.
 pub(super) const LONG_CALLS_PER_NODE: usize = 2;
 /// A list for which the node may have to look at all its records is not answered by then: it counts as lost.
@@ -153,10 +157,12 @@ impl Transport {
     /// # Errors
     /// There was no usable answer within [`REQUEST_TIMEOUT`], or much longer for a list that may take long.
     pub async fn page(&self, node: usize, list: List, mut limit: u32) -> Result<PageReply, CallError> {
-        let patience = match &list {
-            List::Keys { .. } | List::Hints { .. } => Patience::SHORT,
+        let place = &self.nodes[node];
+        let (places, patience) = match &list {
+            List::Keys { .. } => (&place.calls, Patience::SHORT),
+            List::Hints { .. } => (&place.upkeep_calls, Patience::SHORT),
             // Looked for among all records.
-            List::Ended { .. } | List::Leaves { .. } => Patience::long(LONG_CALL_TIMEOUT),
+            List::Ended { .. } | List::Leaves { .. } => (&place.long_calls, Patience::long(LONG_CALL_TIMEOUT)),
         };
         let mut smaller = 0;
         loop {
@@ -167,7 +173,7 @@ impl Transport {
                 list: list.clone(),
                 limit,
             };
-            let page = self.nodes[node].call::<_, PageReply>("page", "/internal/page", &request, patience);
+            let page = place.call::<_, PageReply>(places, "page", "/internal/page", &request, patience);
             match page.await {
                 Err(error) if error.too_large && smaller < SMALLER_PAGES_MAX => {
                     smaller += 1;
@@ -197,7 +203,8 @@ impl Transport {
             range,
             limit,
         };
-        let page = self.nodes[node].call::<_, ScanPage>("scan", "/internal/scan", &request, Patience::SHORT);
+        let place = &self.nodes[node];
+        let page = place.call::<_, ScanPage>(&place.calls, "scan", "/internal/scan", &request, Patience::SHORT);
         match page.await {
             // As of other pages.
             Ok(page) if page.head.records == 0 && !page.head.end => Err(CallError {
@@ -221,7 +228,13 @@ impl Transport {
         };
         let place = &self.nodes[node];
         let answer: NodeEnvelopeReply = place
-            .call("node", "/internal/node", &envelope, Patience::SHORT)
+            .call(
+                &place.upkeep_calls,
+                "node",
+                "/internal/node",
+                &envelope,
+                Patience::SHORT,
+            )
             .await
             .map_err(|e| CallError { node, reason: e.reason })?;
         let status = &answer.status;
@@ -246,35 +259,42 @@ impl Transport {
             epoch: self.epoch,
             partitions,
         };
-        let answer = self.nodes[node].call("hashes", "/internal/hashes", &request, Patience::SHORT);
+        let place = &self.nodes[node];
+        let answer = place.call(
+            &place.upkeep_calls,
+            "hashes",
+            "/internal/hashes",
+            &request,
+            Patience::SHORT,
+        );
         answer.await.map_err(|e| CallError { node, reason: e.reason })
     }
 }
 
 impl Node {
-    /// One call in its turn, answered within [`REQUEST_TIMEOUT`] in all.
+    /// One call in its turn, answered within the patience in all. A turn that does not come in time says nothing about the node, which was
+    /// not asked.
     async fn call<Q: Serialize, R: Answer>(
         &self,
+        places: &Semaphore,
         name: &'static str,
         path: &str,
         request: &Q,
         patience: Patience,
     ) -> Result<R, PostError> {
-        let places = if patience.is_long() {
-            &self.long_calls
-        } else {
-            &self.calls
+        let wait_ms = patience.total.as_millis();
+        let deadline = Instant::now() + patience.total;
+        let Ok(turn) = timeout_at(deadline, places.acquire()).await else {
+            let reason = format!("too many calls wait for this node: no turn within {wait_ms} ms");
+            self.noted_refusal(name, &reason);
+            return Err(PostError::unsent(reason));
         };
-        let work = async {
-            let _turn = places
-                .acquire()
-                .await
-                .map_err(|_| PostError::unsent("kvfront is stopping"))?;
-            self.call_now(name, path, request, patience).await
-        };
-        tokio::time::timeout(patience.total, work).await.unwrap_or_else(|_| {
-            let reason = format!("no answer within {} ms", patience.total.as_millis());
-            if patience.is_long() {
+        let _turn = turn.map_err(|_| PostError::unsent("kvfront is stopping"))?;
+        let asked = Instant::now();
+        let answer = timeout_at(deadline, self.call_now(name, path, request, patience)).await;
+        answer.unwrap_or_else(|_| {
+            let reason = format!("no answer within {wait_ms} ms");
+            if patience.is_long() || asked.elapsed() < SUSPECT_AFTER {
                 self.noted_refusal(name, &reason);
             } else {
                 self.failed(name, &reason);

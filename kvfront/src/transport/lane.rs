@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::calls::{CALLS_PER_NODE, LONG_CALLS_PER_NODE};
+use super::calls::{CALLS_PER_NODE, LONG_CALLS_PER_NODE, UPKEEP_CALLS_PER_NODE};
 use super::connection::{Connection, PostError};
 use super::health::{Health, News, Sign, clock_refusal_ms};
 use super::queue::{ENVELOPE_MAX_REQUESTS, Pending, Queue, Ticket, Turn};
@@ -96,6 +96,7 @@ pub(super) struct Node {
     /// Requests per envelope: halved when a reply was too large to read, grown again by good replies.
     batch_max: AtomicUsize,
     pub(super) calls: Semaphore,
+    pub(super) upkeep_calls: Semaphore,
     pub(super) long_calls: Semaphore,
     pub(super) idle_connections: Mutex<Vec<Connection>>,
 }
@@ -125,6 +126,7 @@ impl Node {
             news,
             batch_max: AtomicUsize::new(ENVELOPE_MAX_REQUESTS),
             calls: Semaphore::new(CALLS_PER_NODE),
+            upkeep_calls: Semaphore::new(UPKEEP_CALLS_PER_NODE),
             long_calls: Semaphore::new(LONG_CALLS_PER_NODE),
             idle_connections: Mutex::default(),
         }

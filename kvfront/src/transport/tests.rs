@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use register::message::Held;
+use futures_util::future::join_all;
+use register::membership::{NodeRequest, NodeStatus};
+use register::message::{Held, List, NodeEnvelopeReply, PageReply};
 use register::proposer::{Event, Limits};
 use register::{Ballot, Envelope, EnvelopeReply, HlcTime, Key, Reply, Request, State};
 use service::clock::system_clock;
@@ -15,10 +17,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
+use super::calls::CALLS_PER_NODE;
 use super::queue::{
     ENVELOPE_MAX_BYTES, ENVELOPE_MAX_REQUESTS, PLENTY, Pending, QUEUE_MAX_REQUESTS, Queue, Ticket, Turn,
 };
-use super::{Mailbox, Transport};
+use super::{CallError, Mailbox, REQUEST_TIMEOUT, SUSPECT_AFTER, Transport};
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
@@ -40,8 +43,8 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// Reads one HTTP request with a body; `None` when the peer has closed.
-async fn read_envelope(stream: &mut TcpStream) -> Option<Envelope> {
+/// Reads one HTTP request with a body: its first line, and the body. `None` when the peer has closed.
+async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
@@ -60,8 +63,15 @@ async fn read_envelope(stream: &mut TcpStream) -> Option<Envelope> {
         while bytes.len() < head + 4 + length {
             stream.read_buf(&mut bytes).await.ok()?;
         }
-        return Some(postcard::from_bytes(&bytes[head + 4..head + 4 + length]).unwrap());
+        let body = bytes[head + 4..head + 4 + length].to_vec();
+        return Some((text.lines().next().unwrap_or_default().to_owned(), body));
     }
+}
+
+/// The same for a request that is an envelope.
+async fn read_envelope(stream: &mut TcpStream) -> Option<Envelope> {
+    let (_, body) = read_request(stream).await?;
+    Some(postcard::from_bytes(&body).unwrap())
 }
 
 async fn answer(stream: &mut TcpStream, envelope: &Envelope) {
@@ -77,15 +87,19 @@ async fn answer(stream: &mut TcpStream, envelope: &Envelope) {
         .map(|_| Reply::Holds(nothing.clone()))
         .collect();
     let clock = HlcTime::from_unix_ms(system_clock()());
-    let body = postcard::to_stdvec(&EnvelopeReply {
+    let reply = EnvelopeReply {
         clock,
         incarnation: 1,
         commit: 1,
         floor: Ballot::ZERO,
         standing: register::Standing::Voting,
         replies,
-    })
-    .unwrap();
+    };
+    write_answer(stream, &reply).await;
+}
+
+async fn write_answer<T: serde::Serialize>(stream: &mut TcpStream, reply: &T) {
+    let body = postcard::to_stdvec(reply).unwrap();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body).await.unwrap();
@@ -258,6 +272,83 @@ async fn a_silent_node_is_suspected_and_its_messages_fail_in_time() {
         Event::Failed { delivered: true, .. }
     ));
     assert!(asked.elapsed() < Duration::from_millis(1_500), "{:?}", asked.elapsed());
+    transport.stop().await;
+}
+
+/// A node that is well, and takes `page_after` for each page.
+fn slow_at_pages(listener: TcpListener, page_after: Duration) {
+    let serve = move |mut stream: TcpStream| async move {
+        while let Some((head, body)) = read_request(&mut stream).await {
+            let clock = HlcTime::from_unix_ms(system_clock()());
+            if head.contains("/internal/page") {
+                tokio::time::sleep(page_after).await;
+                let page = PageReply {
+                    clock,
+                    floor: Ballot::ZERO,
+                    incarnation: 1,
+                    standing: register::Standing::Voting,
+                    records: Vec::new(),
+                    end: true,
+                };
+                write_answer(&mut stream, &page).await;
+            } else if head.contains("/internal/node") {
+                let status = NodeStatus::default();
+                let reply = NodeEnvelopeReply {
+                    clock,
+                    done: true,
+                    status,
+                };
+                write_answer(&mut stream, &reply).await;
+            } else {
+                answer(&mut stream, &postcard::from_bytes(&body).unwrap()).await;
+            }
+        }
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_each_other_are_no_sign_against_their_node() {
+    let (listener, addr) = listener().await;
+    let page_after = SUSPECT_AFTER / 2;
+    slow_at_pages(listener, page_after);
+    let transport = transport_to(addr);
+    let mut news = transport.news();
+    timeout(Duration::from_secs(10), news.wait_for(|()| !transport.is_suspected(0)))
+        .await
+        .expect("it answers")
+        .unwrap();
+    let list = List::Keys {
+        prefix: "d".to_owned(),
+        after: None,
+        reverse: false,
+    };
+    let in_time = CALLS_PER_NODE * usize::try_from(REQUEST_TIMEOUT.as_millis() / page_after.as_millis()).unwrap();
+    let pages = join_all((0..2 * in_time).map(|_| transport.page(0, list.clone(), 1)));
+    let question = async {
+        // Behind all the pages, if there were one line for all.
+        tokio::task::yield_now().await;
+        transport.ask_node(0, NodeRequest::Status).await
+    };
+    let (pages, question) = tokio::join!(pages, question);
+    question.expect("upkeep does not wait for the scans of clients");
+    let refused: Vec<_> = pages.iter().filter_map(|page| page.as_ref().err()).collect();
+    assert!(
+        (in_time..2 * in_time).contains(&refused.len()),
+        "{} of {}",
+        refused.len(),
+        pages.len()
+    );
+    let waited = |error: &&&CallError| error.reason.contains("too many calls wait");
+    assert!(
+        refused.iter().filter(waited).count() >= in_time - CALLS_PER_NODE,
+        "{refused:?}"
+    );
+    assert!(!transport.is_suspected(0), "{refused:?}");
     transport.stop().await;
 }
 
