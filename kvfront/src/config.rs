@@ -101,7 +101,7 @@ pub struct Config {
     #[arg(long, env = "MAX_VALUE_BYTES", default_value = "1048576", value_name = "BYTES", value_parser = at_least_one)]
     pub max_value_bytes: usize,
 
-    /// Operations under way at once, each key of a batch counted; more are answered with 503 and Retry-After
+    /// Operations under way at once, each key of a batch counted, a scan as 128; more are answered with 503 and Retry-After
     #[arg(long, env = "MAX_CONCURRENT_OPS", default_value = "4096", value_name = "OPERATIONS", value_parser = at_least_one)]
     pub max_concurrent_ops: usize,
 }

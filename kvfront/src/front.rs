@@ -159,11 +159,26 @@ impl Front {
                 self.describe_nodes(|node| !self.transport.is_learnt(node)),
             ));
         }
-        let wanted = operations.clamp(1, (self.slots_max / 2).max(1));
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(self.slots_for(operations)).unwrap_or(u32::MAX);
         Arc::clone(&self.slots)
             .try_acquire_many_owned(wanted)
             .map_err(|_| NotStarted::Busy(self.slots_max))
+    }
+
+    /// Whether [`Self::admit`] would find room for so many operations now, without taking it.
+    ///
+    /// # Errors
+    /// [`NotStarted::Busy`].
+    pub fn room_for(&self, operations: usize) -> Result<(), NotStarted> {
+        if self.slots.available_permits() < self.slots_for(operations) {
+            return Err(NotStarted::Busy(self.slots_max));
+        }
+        Ok(())
+    }
+
+    /// The slots that so many operations at once take.
+    fn slots_for(&self, operations: usize) -> usize {
+        operations.clamp(1, (self.slots_max / 2).max(1))
     }
 
     /// Runs one command on one key, under an id that nobody else uses: [`Self::run_with`] without a client's request.

@@ -19,7 +19,7 @@ use super::named::Named;
 use crate::ops::{Attempt, Done, Found, OpError, Ops};
 
 /// Keys of one batch that are worked on at a time.
-const BATCH_PARALLEL_KEYS: usize = 128;
+pub(super) const BATCH_PARALLEL_KEYS: usize = 128;
 /// Status of what an ordered batch did not run.
 const NOT_RUN: u16 = 424;
 /// About how many bytes an answer without a value has.

@@ -19,6 +19,10 @@ use crate::scan::{self, ScanRange};
 /// Bytes of an item besides its key and value.
 const ITEM_BYTES: usize = 80;
 
+/// What a scan counts as among the operations under way: it reads so much of every node that only a few at a time get through before their
+/// pages are given up, and a page that is missing makes hundreds of reads.
+const SCAN_OPERATIONS: usize = 4 * scan::PARALLEL_READS;
+
 /// The key of the path, decoded from its raw form: an encoded `/` or `:` is part of the key, and so is a plain one.
 #[derive(Debug, Clone)]
 pub(super) struct PathKey(pub(super) String);
@@ -138,7 +142,7 @@ pub(super) async fn scan(State(api): State<Api>, Query(query): Query<ScanQuery>)
         reverse: query.reverse,
     };
     let answer = api
-        .run_sized(scan::PARALLEL_READS, move |ops| async move {
+        .run_sized(SCAN_OPERATIONS, move |ops| async move {
             scan::scan(&ops.front, range, limit).await
         })
         .await?;

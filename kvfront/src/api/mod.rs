@@ -8,12 +8,14 @@ mod errors;
 mod kv;
 mod lock;
 mod named;
+mod room;
 mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use service::Tasks;
 use service::http::{ApiError, detached, with_common_routes};
@@ -85,7 +87,7 @@ pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
         .route(
             "/kv/batch",
             key_methods()
-                .post(batch::batch)
+                .merge(post(batch::batch).layer(from_fn_with_state(api.clone(), room::for_a_batch)))
                 .layer(DefaultBodyLimit::max(BATCH_BODY_MAX_BYTES)),
         )
         .route("/kv/{*key}", key_methods())
