@@ -4,6 +4,7 @@
 //! - `one_command`: `dronedispatch up`. `orders`: what order generators rely on. `kv`: what the KV promises.
 //! - `faults`: things killed and stopped under load. `contract`: bad input.
 //! - `synced`: whether a write is on two disks before anybody is told.
+//! - `overload`: far more at once than a kvfront takes.
 //! - `register`: the KV alone, every answer judged, through everything that can happen to one node.
 
 mod contract;
@@ -11,6 +12,7 @@ mod faults;
 mod kv;
 mod one_command;
 mod orders;
+mod overload;
 mod process;
 mod register;
 mod synced;

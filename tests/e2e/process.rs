@@ -99,6 +99,15 @@ impl Process {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {pid}");
     }
 
+    /// Physical memory it holds now, in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).expect("it runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("{path} has no VmRSS: {status}"))
+    }
+
     /// Starts it again after a kill or stop, on the port it had.
     pub(crate) fn start_again(&mut self) {
         self.kill();

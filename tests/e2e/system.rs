@@ -41,6 +41,11 @@ pub(crate) struct KvCluster {
 
 impl KvCluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more settings for kvfront.
+    pub(crate) async fn start_with(front_settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let stores: Vec<_> = (0..3)
             .map(|i| {
@@ -49,7 +54,9 @@ impl KvCluster {
             })
             .collect();
         let urls: Vec<_> = stores.iter().map(Process::url).collect();
-        let front = Process::server("kvfront", &[("BACKENDS", &urls.join(","))]);
+        let backends = urls.join(",");
+        let settings = [&[("BACKENDS", &*backends)], front_settings].concat();
+        let front = Process::server("kvfront", &settings);
         let http = client();
         let cluster = Self {
             stores,
