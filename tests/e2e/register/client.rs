@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::cluster::FRONTS;
 use super::record::Record;
@@ -27,6 +27,8 @@ const NAMED_PERCENT: u32 = 25;
 const ATTEMPTS: u32 = 3;
 /// Of a hundred named changes that were answered, those that are sent once more.
 const REPEATED_PERCENT: u32 = 20;
+/// How long a client waits for a kvfront that is not its own: that one may be just the one that is paused.
+const ELSEWHERE_PATIENCE: Duration = Duration::from_millis(300);
 /// Operations of a batch.
 const BATCH_OPS: Range<usize> = 2..6;
 
@@ -86,7 +88,13 @@ async fn ask_by_name(
         let elsewhere = usize::from(attempt % 2 == 0 && matches!(told, Told::Unknown(_)));
         let front = (home + elsewhere) % FRONTS;
         let call = (method.clone(), shared.url(front, &path), body.as_ref());
-        let now_told = wire::attempt(http, call, &name, attempt).await;
+        let attempted = wire::attempt(http, call, &name, attempt);
+        let now_told = if elsewhere == 0 {
+            attempted.await
+        } else {
+            let patient = timeout(ELSEWHERE_PATIENCE, attempted).await;
+            patient.unwrap_or_else(|_| Told::Unknown(format!("kvfront {front} is away")))
+        };
         told = match (told, now_told) {
             (_, wrong @ Told::Wrong(_)) => return wrong,
             // It was sent again for nothing.
