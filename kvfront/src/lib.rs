@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use register::proposer::Limits;
 use service::clock::system_clock;
-use service::http::serve_router;
+use service::http::serve;
 use service::metrics::Metrics;
 use service::program::Program;
 use service::{Shutdown, Tasks};
@@ -112,7 +112,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
         default_consistency: config.default_consistency.into(),
         max_value_bytes: config.max_value_bytes,
     };
-    let router = api::router(
+    let routes = api::routes(
         api::Api {
             ops: Arc::new(ops),
             upkeep,
@@ -120,7 +120,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
         tasks.clone(),
         metrics,
     );
-    serve_router(listener, router, service::http::Limits::default(), shutdown).await;
+    serve(
+        listener,
+        move |_| routes.clone(),
+        service::http::Limits::default(),
+        shutdown,
+    )
+    .await;
     tasks.stop().await;
     transport.stop().await;
     Ok(())

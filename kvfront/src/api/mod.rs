@@ -15,10 +15,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
+use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use service::Tasks;
-use service::http::{ApiError, detached, with_common_routes};
+use service::http::{ApiError, RequestMetrics, ShortCut, ShortCuts, detached, with_measured_routes};
 use service::metrics::Metrics;
 
 use crate::front::Front;
@@ -31,6 +33,9 @@ const BATCH_BODY_MAX_BYTES: usize = 16 << 20;
 /// On top of twice the largest value (a CAS carries two), so that a value somewhat too large is answered cleanly instead of by a closed
 /// connection.
 const BODY_MARGIN_BYTES: usize = 1 << 20;
+
+/// The route of a single key.
+const KEY_ROUTE: &str = "/kv/{*key}";
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -73,8 +78,18 @@ impl Api {
 }
 
 /// All routes of a kvfront.
-pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
+pub(crate) fn routes(api: Api, tasks: Tasks, metrics: Metrics) -> ShortCuts {
     let body_limit = 2 * api.ops.max_value_bytes + BODY_MARGIN_BYTES;
+    let requests = RequestMetrics::register(&metrics);
+    // The same handlers as below.
+    let short_cuts = vec![
+        short_cut(&api, body_limit, (Method::GET, "/kv/", KEY_ROUTE), kv::get_key),
+        short_cut(&api, body_limit, (Method::PUT, "/kv/", KEY_ROUTE), kv::put_key),
+        ShortCut {
+            whole: true,
+            ..short_cut(&api, body_limit, (Method::POST, "/kv/cas", "/kv/cas"), kv::cas)
+        },
+    ];
     let watched = Hub::start(Arc::clone(api.front()), &tasks);
     // Keys named like a call are keys all the same, for the other methods.
     let key_methods = || get(kv::get_key).put(kv::put_key).delete(kv::delete_key);
@@ -90,11 +105,35 @@ pub(crate) fn router(api: Api, tasks: Tasks, metrics: Metrics) -> Router {
                 .merge(post(batch::batch).layer(from_fn_with_state(api.clone(), room::for_a_batch)))
                 .layer(DefaultBodyLimit::max(BATCH_BODY_MAX_BYTES)),
         )
-        .route("/kv/{*key}", key_methods())
+        .route(KEY_ROUTE, key_methods())
         .route("/lock/acquire/{*key}", post(lock::acquire))
         .route("/lock/release/{*key}", post(lock::release))
         .route("/lock/renew/{*key}", post(lock::renew))
         .merge(Router::new().route("/watch", get(watch::watch)).with_state(watched))
         .with_state(api);
-    with_common_routes(router, tasks, metrics, body_limit)
+    let router = with_measured_routes(router, tasks, metrics, requests.clone(), body_limit);
+    ShortCuts::new(router, short_cuts, requests)
+}
+
+/// A short cut to the handler of a method, a path and the router's name for it.
+fn short_cut<H, T>(
+    api: &Api,
+    body_limit: usize,
+    (method, path, route): (Method, &'static str, &'static str),
+    handler: H,
+) -> ShortCut
+where
+    H: Handler<T, Api> + Sync,
+{
+    let api = api.clone();
+    ShortCut {
+        method,
+        path,
+        whole: false,
+        route,
+        handler: Box::new(move |mut request| {
+            DefaultBodyLimit::max(body_limit).apply(&mut request);
+            Box::pin(handler.clone().call(request, api.clone()))
+        }),
+    }
 }

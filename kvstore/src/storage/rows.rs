@@ -247,7 +247,7 @@ pub(crate) fn with_scan_record<T>(
 }
 
 fn bytes_of(ballot: Option<&[u8; 16]>) -> BallotBytes<'_> {
-    ballot.map_or(BallotBytes::ZERO, |bytes| BallotBytes::of(bytes))
+    ballot.map_or(BallotBytes::ZERO, BallotBytes::of)
 }
 
 /// What a scan's record is made of.

@@ -2,11 +2,15 @@
 
 mod error;
 mod extract;
+mod measured;
 mod routes;
 mod serve;
+mod short_cut;
 mod write_timeout;
 
 pub use error::ApiError;
 pub use extract::{Json, Query};
-pub use routes::{detached, with_common_routes};
+pub use measured::RequestMetrics;
+pub use routes::{detached, with_common_routes, with_measured_routes};
 pub use serve::{Limits, serve, serve_router};
+pub use short_cut::{Answer, ShortCut, ShortCuts};

@@ -1,99 +1,40 @@
 //! Routes every server has, and what wraps every route.
 
 use std::future::Future;
-use std::hash::{Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use futures_util::FutureExt;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{Method, StatusCode};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 use tokio::runtime::Handle;
 
 use super::error::ApiError;
+use super::measured::{RequestMetrics, Route, died, label_of};
 use crate::metrics::{self, Metrics};
 use crate::tasks::Tasks;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    method: &'static str,
-    route: Route,
-    status: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: Route,
-}
-
-/// A route, not a path: a label per key would grow without bound.
-#[derive(Debug, Clone)]
-struct Route(Option<MatchedPath>);
-
-impl Route {
-    fn as_str(&self) -> &str {
-        self.0.as_ref().map_or("other", MatchedPath::as_str)
-    }
-}
-
-impl PartialEq for Route {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Route {}
-
-impl Hash for Route {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl EncodeLabelValue for Route {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        self.as_str().encode(encoder)
-    }
-}
-
-/// A method as a label. Clients may make up others, without bound.
-fn label_of(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "PUT" => "PUT",
-        "POST" => "POST",
-        "DELETE" => "DELETE",
-        "HEAD" => "HEAD",
-        "OPTIONS" => "OPTIONS",
-        "PATCH" => "PATCH",
-        _ => "other",
-    }
-}
-
 /// Adds `/ready`, `/metrics`, JSON answers for unknown paths and methods, a body limit in bytes, and request metrics
-/// (`http_requests_total`, `http_request_seconds`) to a service's routes, and answers for handlers that panic. `/health` stays the service's own.
+/// ([`RequestMetrics`]) to a service's routes, and answers for handlers that panic. `/health` stays the service's own.
 pub fn with_common_routes(router: Router, tasks: Tasks, metrics: Metrics, body_limit_bytes: usize) -> Router {
-    let requests = metrics.register(
-        "http_requests",
-        "Requests answered",
-        Family::<RequestLabels, Counter>::default(),
-    );
-    let seconds = metrics.register(
-        "http_request_seconds",
-        "Seconds until the answer's head",
-        Family::<RouteLabels, Histogram>::new_with_constructor(metrics::latency_histogram),
-    );
+    let requests = RequestMetrics::register(&metrics);
+    with_measured_routes(router, tasks, metrics, requests, body_limit_bytes)
+}
+
+/// As [`with_common_routes`], with request metrics that the router shares with its [short cuts](super::ShortCuts).
+pub fn with_measured_routes(
+    router: Router,
+    tasks: Tasks,
+    metrics: Metrics,
+    requests: RequestMetrics,
+    body_limit_bytes: usize,
+) -> Router {
     let ready = move || async move {
         let readiness = tasks.readiness();
         let status = if readiness.is_ready() {
@@ -111,38 +52,14 @@ pub fn with_common_routes(router: Router, tasks: Tasks, metrics: Metrics, body_l
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(DefaultBodyLimit::max(body_limit_bytes))
         .layer(middleware::from_fn(move |request, next| {
-            measure(requests.clone(), seconds.clone(), request, next)
+            measure(requests.clone(), request, next)
         }))
 }
 
-async fn measure(
-    requests: Family<RequestLabels, Counter>,
-    seconds: Family<RouteLabels, Histogram>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
+async fn measure(requests: RequestMetrics, request: Request, next: Next) -> Response {
     let method = label_of(request.method());
-    let route = Route(request.extensions().get::<MatchedPath>().cloned());
-    // A panic would close the connection without a word and without being counted.
-    let response = AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            tracing::error!(method, route = route.as_str(), "a request handler panicked");
-            died().into_response()
-        });
-    seconds
-        .get_or_create(&RouteLabels { route: route.clone() })
-        .observe(started.elapsed().as_secs_f64());
-    requests
-        .get_or_create(&RequestLabels {
-            method,
-            route,
-            status: response.status().as_u16(),
-        })
-        .inc();
-    response
+    let route = Route::of(request.extensions().get::<MatchedPath>());
+    requests.measure(method, route, next.run(request)).await
 }
 
 /// Runs `work` to its end even when the client hangs up meanwhile: a half-done write is worse than an unread answer.
@@ -192,11 +109,6 @@ impl<F: Future<Output: Send> + Send> Drop for Detached<F> {
     }
 }
 
-fn died() -> ApiError {
-    ApiError::internal("the server failed while handling this request; the outcome is not known")
-        .with("outcome", "unknown")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -224,13 +136,5 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(10), done.notified());
         ended.await.expect("it went on");
         assert_eq!(detached(async { Ok(8) }).await.unwrap(), 8);
-    }
-
-    #[test]
-    fn made_up_methods_have_one_label() {
-        for known in ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"] {
-            assert_eq!(label_of(&known.parse().unwrap()), known);
-        }
-        assert_eq!(label_of(&"SPAM-1".parse().unwrap()), "other");
     }
 }
