@@ -6,9 +6,13 @@ use std::time::Duration;
 use register::Key;
 use register::change::Answer;
 use register::proposer::Operation;
-use register::proposer::turns::{self, Began, Change};
+use register::proposer::turns::{self, Began, Change, Hold};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+/// How long a turn is kept for somebody whose change is not refuted already: about what it takes those who were just told to ask again.
+const HOLD: Duration = Duration::from_millis(1);
 
 /// The lines of this kvfront.
 #[derive(Debug, Default)]
@@ -88,6 +92,26 @@ impl Turns {
         }
     }
 
+    /// Ends a hold when its time is over; at once where nothing can wait for that.
+    fn release_soon(self: &Arc<Self>, key: &Key, hold: Hold) {
+        let (turns, key) = (Arc::clone(self), key.clone());
+        let Ok(runtime) = Handle::try_current() else {
+            turns.release(&key, hold);
+            return;
+        };
+        runtime.spawn(async move {
+            sleep(HOLD).await;
+            turns.release(&key, hold);
+        });
+    }
+
+    fn release(self: &Arc<Self>, key: &Key, hold: Hold) {
+        let nobody_came = self.lock().release(key, hold);
+        if nobody_came {
+            self.call_next(key, None);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, turns::Turns<oneshot::Sender<Called>>> {
         // A line is whole after every statement.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,7 +131,11 @@ impl Turn {
             // Who has given up waiting needs no answer.
             drop(waiting.send(Called::Refused(answer)));
         }
-        self.turns.call_next(&self.key, Some(operation));
+        let hold = self.turns.lock().hold(&self.key, operation);
+        match hold {
+            Some(hold) => self.turns.release_soon(&self.key, hold),
+            None => self.turns.call_next(&self.key, Some(operation)),
+        }
         // Last: until then a panic passes it on as well.
         self.passed = true;
     }

@@ -165,6 +165,12 @@ enum Settled {
     Found(State),
 }
 
+/// Many may be compared with it at a time.
+fn is_quick_to_compare(state: &State) -> bool {
+    let length = state.value.as_ref().map_or(0, |value| value.len());
+    length <= REFUTES_MAX_BYTES
+}
+
 struct Context<'a> {
     coordinator: &'a mut Coordinator,
     now_unix_ms: u64,
@@ -235,18 +241,22 @@ impl Operation {
     /// that was asked for before this one was started and is not answered yet, and for no other.
     #[must_use]
     pub fn refutes(&self, change: &Command, request: RequestId) -> Option<Answer> {
-        let state = match (&self.settled, &self.round.request) {
-            (Settled::Found(state), _) | (Settled::Accepted, Request::Accept { state, .. }) => state,
-            _ => return None,
+        let state = match &self.settled {
+            Settled::Found(state) => Some(state),
+            _ => self.wrote(),
         };
-        if state
-            .value
-            .as_ref()
-            .is_some_and(|value| value.len() > REFUTES_MAX_BYTES)
-        {
-            return None;
+        change::timeless_refusal(change, state.filter(|state| is_quick_to_compare(state))?, request)
+    }
+
+    /// The state that its last round has brought to a quorum, if it is one that it [refutes](Self::refutes) others by.
+    #[must_use]
+    pub fn wrote(&self) -> Option<&State> {
+        match (&self.settled, &self.round.request) {
+            (Settled::Accepted, Request::Accept { state, .. }) => {
+                Some(state).filter(|state| is_quick_to_compare(state))
+            }
+            _ => None,
         }
-        change::timeless_refusal(change, state, request)
     }
 
     /// The register it is about.

@@ -9,14 +9,17 @@
 //! whose turn would be spent on a refusal. At most [`REFUSED_AT_ONCE`] are refused at a time. The others lose little by waiting, while
 //! telling all of them would have all of them back at once, all but one in vain.
 //!
+//! While all who wait are refuted by what has just been written, another turn would only find that out once more. Those who have been told
+//! are about to be back with a change that it does not refute. So the line may be [held](Turns::hold) for one of them, for a moment.
+//!
 //! None of this is needed for correctness: other coordinators take part all the same.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use super::{Operation, Retry};
-use crate::change::{Answer, Command};
-use crate::state::{Key, RequestId};
+use crate::change::{self, Answer, Command};
+use crate::state::{Key, RequestId, State};
 
 /// Changes that one turn refuses at most. Those who are told compete for the next turn with the one who had this one, so few is fair to
 /// both, and many costs requests that fail.
@@ -46,11 +49,20 @@ impl Change {
     fn refuted_by(&self, ended: &Operation) -> Option<Answer> {
         ended.refutes(&self.command, self.request?)
     }
+
+    fn is_refuted_by(&self, state: &State) -> bool {
+        self.request
+            .is_some_and(|request| change::timeless_refusal(&self.command, state, request).is_some())
+    }
 }
 
 /// When a turn began: after so many had joined the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Began(u64);
+
+/// A line that is held: see [`Turns::hold`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold(u64);
 
 /// The lines of all keys that somebody has a turn at. `W` is where to tell one that waits.
 #[derive(Debug)]
@@ -63,6 +75,21 @@ struct Line<W> {
     /// How many have ever joined.
     joined: u64,
     waiting: VecDeque<Waiting<W>>,
+    /// How often it was held.
+    holds: u64,
+    /// Nobody has a turn: the next is for who is not refuted by this.
+    held_for: Option<State>,
+}
+
+impl<W> Default for Line<W> {
+    fn default() -> Self {
+        Self {
+            joined: 0,
+            waiting: VecDeque::new(),
+            holds: 0,
+            held_for: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -84,8 +111,7 @@ impl<W> Turns<W> {
         match self.lines.entry(key.clone()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(place) => {
-                let (joined, waiting) = (0, VecDeque::new());
-                place.insert(Line { joined, waiting });
+                place.insert(Line::default());
                 Some(Began(0))
             }
         }
@@ -100,15 +126,20 @@ impl<W> Turns<W> {
         nobody
     }
 
-    /// Joins the line of a key; where nobody has a turn, it is one's own at once.
+    /// Joins the line of a key; where nobody has a turn, or it is held for such a change, the turn is one's own at once.
     pub fn join(&mut self, key: &Key, change: impl FnOnce() -> Change, whom: impl FnOnce() -> W) -> Option<Began> {
         let line = match self.lines.get_mut(key) {
             Some(line) => line,
             None => return self.begin(key),
         };
+        let change = change();
+        if line.held_for.as_ref().is_some_and(|state| !change.is_refuted_by(state)) {
+            line.held_for = None;
+            return Some(Began(line.joined));
+        }
         line.waiting.push_back(Waiting {
             number: line.joined,
-            change: change(),
+            change,
             whom: whom(),
         });
         line.joined += 1;
@@ -161,5 +192,28 @@ impl<W> Turns<W> {
                 None
             }
         }
+    }
+
+    /// Instead of passing on a turn with [`Self::next`]: keeps it for somebody who joins with a change that is not refuted by what `ended`
+    /// wrote. None when it wrote nothing, or when somebody who waits is not refuted, or nobody waits at all. The caller has to
+    /// [release](Self::release) the line, soon: nobody of those who wait has a turn before that.
+    #[must_use]
+    pub fn hold(&mut self, key: &Key, ended: &Operation) -> Option<Hold> {
+        let (line, state) = (self.lines.get_mut(key)?, ended.wrote()?);
+        let mut front = line.waiting.iter().take(LOOKED_AT);
+        if line.waiting.is_empty() || !front.all(|waiting| waiting.change.is_refuted_by(state)) {
+            return None;
+        }
+        line.held_for = Some(state.clone());
+        line.holds += 1;
+        Some(Hold(line.holds))
+    }
+
+    /// Ends a hold. True when nobody has come for the turn: it is to be passed on with [`Self::next`]. A line that has ended since and began
+    /// anew may be released too early by it, which costs a turn and nothing else.
+    #[must_use]
+    pub fn release(&mut self, key: &Key, hold: Hold) -> bool {
+        let line = self.lines.get_mut(key).filter(|line| line.holds == hold.0);
+        line.is_some_and(|line| line.held_for.take().is_some())
     }
 }

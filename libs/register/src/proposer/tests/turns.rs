@@ -43,6 +43,36 @@ fn those_who_waited_from_before_are_refuted_and_others_are_not() {
 }
 
 #[test]
+fn a_line_of_refuted_ones_is_held_for_one_who_is_not() {
+    let (mut cluster, mut one) = (Cluster::new(), coordinator(1));
+    let mut turns = Turns::default();
+    assert!(turns.join(&key(), || swap(0, 1), || "first").is_some());
+    let five = ended(&mut cluster, &mut one, "5");
+    assert_eq!(turns.hold(&key(), &five), None, "nobody waits");
+    assert!(turns.join(&key(), || swap(3, 2), || "stale").is_none());
+    let hold = turns.hold(&key(), &five).expect("who waits is refuted");
+    assert!(turns.join(&key(), || swap(4, 3), || "stale too").is_none());
+    let fresh = turns.join(&key(), || swap(5, 4), || "fresh");
+    assert!(fresh.is_some(), "it is held for this one");
+    assert!(!turns.release(&key(), hold), "somebody has come");
+    assert!(
+        turns.join(&key(), || swap(5, 5), || "as fresh").is_none(),
+        "one at a time"
+    );
+    assert_eq!(turns.hold(&key(), &five), None, "somebody who waits is not refuted");
+
+    let six = ended(&mut cluster, &mut one, "6");
+    let again = turns.hold(&key(), &six).expect("all are refuted by now");
+    assert!(!turns.release(&key(), hold), "it is another hold");
+    assert!(turns.release(&key(), again));
+    assert!(!turns.release(&key(), again), "it has ended");
+    let (next, _) = turns.next(&key(), None).expect("three wait");
+    assert_eq!(next, "stale", "nobody has come: who waits longest has its turn");
+    let (found, _) = cluster.operate(&mut one, Command::Get, never(7));
+    assert_eq!(turns.hold(&key(), &found), None, "it wrote nothing");
+}
+
+#[test]
 fn few_are_refused_at_once_and_in_their_order() {
     let (mut cluster, mut one) = (Cluster::new(), coordinator(1));
     let mut turns = Turns::default();
