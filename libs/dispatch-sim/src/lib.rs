@@ -63,6 +63,7 @@ pub mod report;
 pub mod snapshot;
 pub mod world;
 
+pub use assignment::Stopped;
 pub use bounds::Bounds;
 pub use geometry::Point;
 pub use orders::Reference;
