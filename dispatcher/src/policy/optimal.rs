@@ -61,6 +61,9 @@ pub(super) fn plan<'a>(snapshot: &Snapshot<'a>, rules: &Rules) -> Plan<'a> {
 }
 
 fn plan_within<'a>(snapshot: &Snapshot<'a>, rules: &Rules, limit: u64) -> Plan<'a> {
+    if snapshot.pending.is_empty() {
+        return Plan::default();
+    }
     let city = City::new(snapshot, rules);
     let demand = Demand::unknown();
     let costs = Costs { city: &city, rules };

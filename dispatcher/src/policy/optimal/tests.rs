@@ -175,6 +175,37 @@ fn with_too_much_to_do_greedy_decides() {
     });
 }
 
+#[test]
+fn a_large_city_is_decided_within_the_deadline() {
+    // Places that are spread evenly, without chance: multiples of an irrational number.
+    let spread = |number: u32, step: f64| (f64::from(number) * step).fract();
+    let place = |number: u32| {
+        Point::new(
+            41.80 + 0.18 * spread(number, 0.754_877_666),
+            12.37 + 0.23 * spread(number, 0.569_840_291),
+        )
+    };
+    let fleet: Vec<Drone> = (1..=3_000).map(|number| drone(number, place(number), 90.0)).collect();
+    let orders: Vec<Delivery> = (0..1_500)
+        .map(|number| {
+            order(
+                &format!("{number:04}"),
+                place(number + 10_000),
+                f64::from(number % 10) + 0.5,
+            )
+        })
+        .collect();
+    let rules = Rules {
+        max_assign_per_round: 2_000,
+        pending_scan_limit: 1_000,
+        ..pooling()
+    };
+    Case::new(fleet, orders).ask(|snapshot| {
+        let plan = Policy::Optimal.plan(snapshot, &rules);
+        assert_eq!((plan.fell_back, plan.assignments.len()), (None, 1_500));
+    });
+}
+
 fn place() -> impl Strategy<Value = Point> {
     (41.80..41.98_f64, 12.37..12.60_f64).prop_map(|(lat, lon)| Point::new(lat, lon))
 }
