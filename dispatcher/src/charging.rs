@@ -3,15 +3,15 @@
 //! Promises:
 //! - An idle drone at or below `CRITICAL_BATTERY`, or with `EARLY_CHARGE_THRESHOLD` distinct orders it was infeasible for (and
 //!   not full), goes to charge; a charging one is done at `FULL_AFTER`, a retiring one becomes inactive then.
-//! - *Charging on demand*: an order that no drone could be given, while some drone of its class is idle with too little
+//! - *Charging on demand*: an order that no drone could be given, while some drone that may carry it is idle with too little
 //!   battery, gets a *helper*: the best suited of them goes to charge at once, at a charge point from which, full, it can
 //!   fly the order. A helper is done only when its battery is enough for that order, even beyond `FULL_AFTER`. So an order
-//!   that a full drone could fly is flown at last, even with a single drone of its class.
+//!   that a full drone could fly is flown at last, even with a single drone for it.
 
 use std::collections::{HashMap, HashSet};
 
 use domain::delivery::Delivery;
-use domain::drone::{Drone, DroneStatus};
+use domain::drone::{Drone, DroneStatus, DroneType};
 use domain::energy::{FULL_PCT, mission_km};
 use domain::geo::Point;
 
@@ -130,9 +130,12 @@ fn find_helpers<'a>(
                 .energy
                 .can_fly_from(charge, order.origin, order.destination, snapshot.zones)
         };
-        let helper = charging.iter().find(|(drone, target)| {
-            drone.kind == order.drone_type() && !wanted_pct.contains_key(drone.id.as_str()) && can_from(*target)
-        });
+        let kind = order.drone_type();
+        let can_help = |&&(drone, target): &&(&Drone, Point)| {
+            rules.carries(drone.kind, kind) && !wanted_pct.contains_key(drone.id.as_str()) && can_from(target)
+        };
+        // Its own class first: heavier ones may be wanted by heavier orders.
+        let helper = charging.iter().filter(can_help).min_by_key(|(drone, _)| drone.kind);
         if let Some((drone, target)) = helper {
             // From where it stands once there: a drone may stand a few metres beside its charge point.
             let start = if drone.at_charge { drone.pos } else { *target };
@@ -165,7 +168,7 @@ fn best_suited(
     free: &[&Drone],
     can_from: impl Fn(Point) -> bool,
 ) -> Option<(usize, Point)> {
-    let mut best: Option<(bool, f64, usize, Point)> = None;
+    let mut best: Option<(DroneType, bool, f64, usize, Point)> = None;
     for (index, drone) in free.iter().enumerate() {
         match fitness(drone, order, snapshot.now, snapshot.zones, rules) {
             Err(Unfit::Infeasible | Unfit::Critical) => {}
@@ -184,16 +187,19 @@ fn best_suited(
             let km = mission_km(charge, order.origin, order.destination, snapshot.zones);
             // Battery to gain, and the flight counted once more because it also takes time.
             let cost = rules.energy.needed_pct(km) + 2.0 * flight_pct - drone.battery;
-            if best.is_none_or(|(others, least, ..)| (could_fly_others, cost) < (others, least)) {
-                best = Some((could_fly_others, cost, index, charge));
+            let suits = (drone.kind, could_fly_others, cost);
+            if best.is_none_or(|(kind, others, least, ..)| suits < (kind, others, least)) {
+                best = Some((drone.kind, could_fly_others, cost, index, charge));
             }
         }
     }
-    best.map(|(_, _, index, charge)| (index, charge))
+    best.map(|(_, _, _, index, charge)| (index, charge))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use domain::delivery::Delivery;
     use domain::drone::Drone;
     use domain::geo::Point;
@@ -212,6 +218,7 @@ mod tests {
             zones: &zones,
             pending: orders.iter().collect(),
             drones: drones.iter().collect(),
+            flights: HashMap::new(),
         };
         let policy_plan = Policy::Greedy.plan(&snapshot, &rules());
         plan(&snapshot, &policy_plan, &rules())
@@ -344,6 +351,7 @@ mod tests {
             zones: &zones,
             pending,
             drones: vec![&near_empty, &far],
+            flights: HashMap::new(),
         };
         let changes = plan(&snapshot, &Policy::Greedy.plan(&snapshot, &rules), &rules);
         assert!(

@@ -11,7 +11,7 @@ use service::program::Program;
 use service::settings::{CommonArgs, SettingError, at_least_one, non_negative, percent, positive, switch};
 
 use crate::policy::Policy;
-use crate::rules::{Autoscale, Rules};
+use crate::rules::{Autoscale, Pace, Rules};
 
 /// Assigns drones to deliveries, advances them, charges and sizes the fleet.
 #[derive(Debug, Clone, Parser)]
@@ -42,7 +42,7 @@ pub struct Config {
     pub delivery_status_queue: String,
 
     /// How drones are chosen for orders
-    #[arg(long, env = "POLICY", default_value = "greedy", value_enum)]
+    #[arg(long, env = "POLICY", default_value = "optimal", value_enum)]
     pub policy: Policy,
 
     /// Milliseconds between two rounds of assigning, 10 to 60000; an event starts one at once
@@ -93,6 +93,22 @@ pub struct Config {
     #[arg(long, env = "EARLY_CHARGE_THRESHOLD", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub early_charge_threshold: u32,
 
+    /// Cruising speed of a medium drone, km/h, as drone-sim has it; POLICY=optimal guesses from it when drones will be free
+    #[arg(long, env = "SPEED_BASE_KMH", default_value = "120", value_parser = positive, value_name = "KMH")]
+    pub speed_base_kmh: f64,
+
+    /// Seconds of flight per second of clock, as drone-sim has it; POLICY=optimal guesses with it
+    #[arg(long, env = "TIME_SCALE", default_value = "28", value_parser = positive, value_name = "FACTOR")]
+    pub time_scale: f64,
+
+    /// Battery gained per tick at a charge point, percent, as drone-sim has it; POLICY=optimal guesses with it
+    #[arg(long, env = "CHARGE_PER_TICK", default_value = "5", value_parser = percent, value_name = "PCT")]
+    pub charge_per_tick: f64,
+
+    /// Seconds between two ticks of drone-sim, for CHARGE_PER_TICK
+    #[arg(long, env = "DRONE_TICK_SEC", default_value = "0.05", value_parser = positive, value_name = "SEC")]
+    pub drone_tick_sec: f64,
+
     /// Most drones in the active fleet
     #[arg(long, env = "DRONE_POOL_MAX", default_value = "20", value_parser = at_least_one)]
     pub drone_pool_max: usize,
@@ -127,6 +143,12 @@ impl Config {
                 battery_per_km: self.battery_per_km,
                 safety_margin_pct: self.safety_margin_pct,
             },
+            pace: Pace {
+                time_scale: self.time_scale,
+                speed_base_kmh: self.speed_base_kmh,
+                charge_pct_per_sec: self.charge_per_tick / self.drone_tick_sec,
+            },
+            pools_classes: self.policy.pools_classes(),
             near_eps_km: self.near_eps_km,
             max_pickup_km: self.max_pickup_km,
             pickup_grace_sec: self.pickup_grace_sec,
@@ -187,7 +209,7 @@ mod tests {
     use service::program::Program;
     use service::settings::try_parse_from;
 
-    use super::Config;
+    use super::{Config, Policy};
 
     #[test]
     fn defaults_are_the_documented_ones() {
@@ -206,8 +228,13 @@ mod tests {
             (20, 4, 5)
         );
         assert!(!config.autoscale_disabled && config.debug_charge);
+        assert_eq!(config.policy, Policy::Optimal);
         let rules = config.rules();
+        assert!(rules.pools_classes);
         let numbers = [
+            (rules.pace.speed_base_kmh, 120.0),
+            (rules.pace.time_scale, 28.0),
+            (rules.pace.charge_pct_per_sec, 100.0),
             (rules.energy.battery_per_km, 2.0),
             (rules.energy.safety_margin_pct, 5.0),
             (rules.near_eps_km, 0.2),

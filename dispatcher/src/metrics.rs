@@ -32,6 +32,8 @@ pub struct DispatchMetrics {
     repairs: Family<KindLabel, Counter>,
     /// Messages that could not be published.
     pub unpublished: Counter,
+    /// Rounds that the policy gave up, and `greedy` decided.
+    pub fallbacks: Counter,
     /// Seconds from acceptance to assignment.
     pub assign_seconds: Histogram,
     /// Seconds from acceptance to delivery.
@@ -65,6 +67,11 @@ impl DispatchMetrics {
                 Family::default(),
             ),
             unpublished: metrics.register("unpublished", "Status messages not published", Counter::default()),
+            fallbacks: metrics.register(
+                "policy_fallbacks",
+                "Rounds in which there was too much to decide at once, so that greedy decided",
+                Counter::default(),
+            ),
             assign_seconds: metrics.register(
                 "assign_seconds",
                 "Seconds from acceptance to assignment",

@@ -1,5 +1,6 @@
 //! The numbers behind every decision: settings without addresses, as the pure parts of the dispatcher take them.
 
+use domain::drone::DroneType;
 use domain::energy::EnergyModel;
 
 /// What the pure parts decide by.
@@ -7,6 +8,10 @@ use domain::energy::EnergyModel;
 pub struct Rules {
     /// `BATTERY_PER_KM` and `SAFETY_MARGIN_PCT`.
     pub energy: EnergyModel,
+    /// How fast the fleet flies and charges, as far as the future is guessed from it.
+    pub pace: Pace,
+    /// Whether a drone may carry parcels of lighter classes than its own: decided by the policy.
+    pub pools_classes: bool,
     /// `NEAR_EPS_KM`: width of the rings of equal distance, above 0.
     pub near_eps_km: f64,
     /// `MAX_PICKUP_KM`.
@@ -29,6 +34,55 @@ pub struct Rules {
     pub autoscale: Option<Autoscale>,
     /// `DEBUG_CHARGE`: log decisions about charging.
     pub debug_charge: bool,
+}
+
+impl Rules {
+    /// Whether a drone of class `drone` may carry a parcel of class `parcel`.
+    #[must_use]
+    pub fn carries(&self, drone: DroneType, parcel: DroneType) -> bool {
+        drone == parcel || (self.pools_classes && drone > parcel)
+    }
+}
+
+/// How fast the fleet flies and charges. All minutes are minutes of flight, of which several may pass per minute of clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// `TIME_SCALE`: seconds of flight per second of clock, above 0.
+    pub time_scale: f64,
+    /// `SPEED_BASE_KMH`, above 0.
+    pub speed_base_kmh: f64,
+    /// `CHARGE_PER_TICK` over `DRONE_TICK_SEC`: percent of battery gained per second of clock.
+    pub charge_pct_per_sec: f64,
+}
+
+impl Pace {
+    /// Minutes of flight in so many seconds of clock.
+    #[must_use]
+    pub fn minutes(&self, clock_sec: f64) -> f64 {
+        clock_sec * self.time_scale / 60.0
+    }
+
+    /// Seconds of clock in so many minutes of flight.
+    #[must_use]
+    pub fn clock_sec(&self, minutes: f64) -> f64 {
+        minutes * 60.0 / self.time_scale
+    }
+
+    /// Speed of a class, km per minute of flight.
+    #[must_use]
+    pub fn km_per_min(&self, kind: DroneType) -> f64 {
+        self.speed_base_kmh * kind.cruise_scale() / 60.0
+    }
+
+    /// Minutes of flight that pass while `pct` percent are charged. Infinite for a fleet that does not charge.
+    #[must_use]
+    pub fn charging_min(&self, pct: f64) -> f64 {
+        if pct <= 0.0 {
+            0.0
+        } else {
+            self.minutes(pct / self.charge_pct_per_sec)
+        }
+    }
 }
 
 /// How the active fleet is sized.

@@ -7,7 +7,7 @@ use domain::geo::Point;
 use domain::order::NewOrder;
 use domain::zones::ZonesConfig;
 
-use crate::rules::{Autoscale, Rules};
+use crate::rules::{Autoscale, Pace, Rules};
 
 pub(crate) fn zones() -> ZonesConfig {
     ZonesConfig::rome(2, 2).unwrap()
@@ -19,6 +19,12 @@ pub(crate) fn rules() -> Rules {
             battery_per_km: 2.0,
             safety_margin_pct: 5.0,
         },
+        pace: Pace {
+            time_scale: 28.0,
+            speed_base_kmh: 120.0,
+            charge_pct_per_sec: 5.0 / 0.375,
+        },
+        pools_classes: false,
         near_eps_km: 0.2,
         max_pickup_km: 20.0,
         pickup_grace_sec: 30.0,

@@ -5,8 +5,11 @@
     reason = "helpers of tests may panic as well: that is the report"
 )]
 
+mod compare;
 mod support;
 
+use clap::ValueEnum;
+use dispatcher::policy::Policy;
 use domain::delivery::{DeliveryStatus, Leg, OpenEntry, REASON_OUT_OF_AREA, REASON_OUT_OF_RANGE};
 use domain::drone::{Drone, DroneStatus};
 use domain::geo::Point;
@@ -27,34 +30,36 @@ fn delivered(id: &str) -> impl Fn(&World) -> bool + use<> {
 
 #[tokio::test]
 async fn an_order_lives_to_be_delivered() {
-    let mut world = World::new(3, rules());
-    let id = world.order(NEAR_A, NEAR_B, 1.0);
-    world.step().await;
-    let assigned = world.delivery(&id);
-    assert_eq!(
-        (assigned.status, assigned.drone_id.as_deref()),
-        (DeliveryStatus::Assigned, Some("drone-1"))
-    );
-    assert_eq!(world.drone(1).current_delivery.as_ref(), Some(&id));
-    assert_eq!(world.kv.locks_held(), 0);
-    world.km_per_step = 0.3;
-    assert!(world.until(60.0, delivered(&id)).await);
-    let done = world.delivery(&id);
-    let times = [done.assigned_at, done.picked_up_at, done.delivered_at].map(Option::unwrap);
-    assert!(
-        done.timestamp <= times[0] && times[0] < times[1] && times[1] < times[2],
-        "{times:?}"
-    );
-    world.check_at_rest();
-    assert_eq!(
-        world.told(&id),
-        [
-            "delivery_assigned",
-            "delivery_in_flight",
-            "delivery_picked_up",
-            "delivery_completed"
-        ]
-    );
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 3, rules());
+        let id = world.order(NEAR_A, NEAR_B, 1.0);
+        world.step().await;
+        let assigned = world.delivery(&id);
+        assert_eq!(
+            (assigned.status, assigned.drone_id.as_deref()),
+            (DeliveryStatus::Assigned, Some("drone-1"))
+        );
+        assert_eq!(world.drone(1).current_delivery.as_ref(), Some(&id));
+        assert_eq!(world.kv.locks_held(), 0);
+        world.km_per_step = 0.3;
+        assert!(world.until(60.0, delivered(&id)).await);
+        let done = world.delivery(&id);
+        let times = [done.assigned_at, done.picked_up_at, done.delivered_at].map(Option::unwrap);
+        assert!(
+            done.timestamp <= times[0] && times[0] < times[1] && times[1] < times[2],
+            "{times:?}"
+        );
+        world.check_at_rest();
+        assert_eq!(
+            world.told(&id),
+            [
+                "delivery_assigned",
+                "delivery_in_flight",
+                "delivery_picked_up",
+                "delivery_completed"
+            ]
+        );
+    }
 }
 
 #[tokio::test]
@@ -73,10 +78,11 @@ async fn what_nobody_can_fly_fails_with_its_reason() {
 
 /// The scenario of the crash tests: more orders than drones, one that nobody can fly, and one for which a drone must charge.
 async fn busy_hour(
+    policy: Policy,
     crash: Option<(usize, CrashMode)>,
     mut next_crash: impl FnMut() -> Option<(usize, CrashMode)>,
 ) -> usize {
-    let mut world = World::new(4, rules());
+    let mut world = World::under(policy, 4, rules());
     world.rules.autoscale = Some(autoscale(3));
     world.restart();
     world.edit_drone(1, |drone| drone.battery = 45.0);
@@ -119,167 +125,188 @@ async fn busy_hour(
 
 #[tokio::test]
 async fn a_crash_at_any_operation_loses_nothing_and_doubles_nothing() {
-    let ops = busy_hour(None, || None).await;
-    assert!(ops > 60, "{ops}");
-    for at in 0..ops {
-        busy_hour(Some((at, CrashMode::Before)), || None).await;
-        busy_hour(Some((at, CrashMode::After)), || None).await;
+    for policy in Policy::value_variants() {
+        let ops = busy_hour(*policy, None, || None).await;
+        assert!(ops > 60, "{ops}");
+        for at in 0..ops {
+            busy_hour(*policy, Some((at, CrashMode::Before)), || None).await;
+            busy_hour(*policy, Some((at, CrashMode::After)), || None).await;
+        }
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn a_dispatcher_that_keeps_crashing_gets_there_all_the_same(crashes in prop::collection::vec((0..40_usize, any::<bool>()), 1..12)) {
+    fn a_dispatcher_that_keeps_crashing_gets_there_all_the_same(optimal in any::<bool>(), crashes in prop::collection::vec((0..40_usize, any::<bool>()), 1..12)) {
         let mode = |after| if after { CrashMode::After } else { CrashMode::Before };
         let mut crashes = crashes.into_iter().map(move |(at, after)| (at, mode(after)));
         let first = crashes.next();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(busy_hour(first, move || crashes.next()));
+        let policy = if optimal { Policy::Optimal } else { Policy::Greedy };
+        runtime.block_on(busy_hour(policy, first, move || crashes.next()));
     }
 }
 
 #[tokio::test]
 async fn two_dispatchers_never_give_one_order_two_drones() {
-    let mut world = World::new(12, rules());
-    let orders: Vec<String> = (0..40)
-        .map(|number| {
-            let shift = f64::from(number % 7) * 0.01;
-            world.order(
-                Point::new(41.85 + shift, 12.45),
-                Point::new(41.86 + shift, 12.47),
-                f64::from(number % 3) * 4.0 + 1.0,
-            )
-        })
-        .collect();
-    let mut other = world.another_engine();
-    let all = |world: &World| orders.iter().all(|id| world.status(id) == DeliveryStatus::Delivered);
-    for _ in 0..3_000 {
-        world.simulate();
-        // Both at once, interleaved at every call of the KV.
-        let (a, b) = tokio::join!(world.engine.round(Default::default()), other.round(Default::default()));
-        a.unwrap();
-        b.unwrap();
-        world.check();
-        if all(&world) && world.kv.keys(keys::OPEN_PREFIX).is_empty() {
-            break;
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 12, rules());
+        let orders: Vec<String> = (0..40)
+            .map(|number| {
+                let shift = f64::from(number % 7) * 0.01;
+                world.order(
+                    Point::new(41.85 + shift, 12.45),
+                    Point::new(41.86 + shift, 12.47),
+                    f64::from(number % 3) * 4.0 + 1.0,
+                )
+            })
+            .collect();
+        let mut other = world.another_engine();
+        let all = |world: &World| orders.iter().all(|id| world.status(id) == DeliveryStatus::Delivered);
+        for _ in 0..3_000 {
+            world.simulate();
+            // Both at once, interleaved at every call of the KV.
+            let (a, b) = tokio::join!(world.engine.round(Default::default()), other.round(Default::default()));
+            a.unwrap();
+            b.unwrap();
+            world.check();
+            if all(&world) && world.kv.keys(keys::OPEN_PREFIX).is_empty() {
+                break;
+            }
         }
+        assert!(all(&world));
+        world.until(5.0, |_| false).await;
+        world.check_at_rest();
+        // Each transition was told exactly once.
+        assert_eq!(world.told(&orders[0]).len(), 4);
     }
-    assert!(all(&world));
-    world.until(5.0, |_| false).await;
-    world.check_at_rest();
-    // Each transition was told exactly once.
-    assert_eq!(world.told(&orders[0]).len(), 4);
 }
 
 #[tokio::test]
 async fn a_single_drone_with_an_empty_battery_charges_for_the_order_and_flies_it() {
-    let mut world = World::new(1, rules());
-    world.edit_drone(1, |drone| drone.battery = 40.0);
-    let id = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
-    world.step().await;
-    assert_eq!(
-        world.drone(1).status,
-        DroneStatus::Charging,
-        "at once, not after five orders"
-    );
-    assert!(world.until(120.0, delivered(&id)).await);
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 1, rules());
+        world.edit_drone(1, |drone| drone.battery = 40.0);
+        let id = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
+        world.step().await;
+        assert_eq!(
+            world.drone(1).status,
+            DroneStatus::Charging,
+            "at once, not after five orders"
+        );
+        assert!(world.until(120.0, delivered(&id)).await);
+    }
 }
 
 #[tokio::test]
 async fn a_single_full_drone_at_the_wrong_charge_point_flies_there_first() {
-    let mut world = World::new(1, rules());
-    let wrong = world.zones.zones[3].charge;
-    world.edit_drone(1, |drone| drone.pos = wrong);
-    let id = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
-    assert!(world.until(120.0, delivered(&id)).await, "{:?}", world.drone(1));
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 1, rules());
+        let wrong = world.zones.zones[3].charge;
+        world.edit_drone(1, |drone| drone.pos = wrong);
+        let id = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
+        assert!(world.until(120.0, delivered(&id)).await, "{:?}", world.drone(1));
+    }
 }
 
 #[tokio::test]
 async fn an_order_that_needs_more_than_full_after_is_flown() {
-    let mut world = World::new(1, rules());
-    world.rules.full_after_pct = 50.0;
-    world.restart();
-    world.edit_drone(1, |drone| drone.battery = 45.0);
-    let id = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
-    assert!(world.until(120.0, delivered(&id)).await, "{:?}", world.drone(1));
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 1, rules());
+        world.rules.full_after_pct = 50.0;
+        world.restart();
+        world.edit_drone(1, |drone| drone.battery = 45.0);
+        let id = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
+        assert!(world.until(120.0, delivered(&id)).await, "{:?}", world.drone(1));
+    }
 }
 
 #[tokio::test]
 async fn a_long_order_is_not_starved_by_a_steady_stream_of_short_ones() {
-    let mut world = World::new(4, rules());
-    let (first, second) = (world.zones.zones[3].charge, world.zones.zones[2].charge);
-    world.edit_drone(1, |drone| drone.pos = first);
-    world.edit_drone(4, |drone| drone.pos = second);
-    // Only a nearly full drone from the charge points in the north-west can fly it.
-    let long = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
-    let mut minutes = 0;
-    while world.status(&long) != DeliveryStatus::Delivered {
-        minutes += 1;
-        assert!(minutes < 20, "{:?} {:?}", world.drone(1), world.drone(4));
-        for _ in 0..300 {
-            // Always enough short ones waiting for both drones.
-            while world.kv.keys(keys::OPEN_PREFIX).len() < 8 {
-                world.order(Point::new(41.83, 12.55), Point::new(41.85, 12.57), 1.0);
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 4, rules());
+        let (first, second) = (world.zones.zones[3].charge, world.zones.zones[2].charge);
+        world.edit_drone(1, |drone| drone.pos = first);
+        world.edit_drone(4, |drone| drone.pos = second);
+        // Only a nearly full drone from the charge points in the north-west can fly it.
+        let long = world.order(NORTH_WEST, SOUTH_EAST, 1.0);
+        let mut minutes = 0;
+        while world.status(&long) != DeliveryStatus::Delivered {
+            minutes += 1;
+            assert!(minutes < 20, "{:?} {:?}", world.drone(1), world.drone(4));
+            for _ in 0..300 {
+                // Always enough short ones waiting for both drones.
+                while world.kv.keys(keys::OPEN_PREFIX).len() < 8 {
+                    world.order(Point::new(41.83, 12.55), Point::new(41.85, 12.57), 1.0);
+                }
+                world.step().await;
             }
-            world.step().await;
         }
     }
 }
 
 #[tokio::test]
 async fn an_order_does_not_wait_beside_a_parked_drone() {
-    let mut world = World::new(18, rules());
-    world.rules.autoscale = Some(autoscale(3));
-    world.restart();
-    for number in 4..=18 {
-        world.edit_drone(number, |drone| drone.status = DroneStatus::Inactive);
-    }
-    world.km_per_step = 0.001;
-    for _ in 0..6 {
-        let id = world.order(NEAR_A, NEAR_B, 1.0);
-        world.step().await;
-        assert!(
-            world
-                .until(1.0, |world| world.status(&id) != DeliveryStatus::Pending)
-                .await
-        );
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 18, rules());
+        world.rules.autoscale = Some(autoscale(3));
+        world.restart();
+        for number in 4..=18 {
+            world.edit_drone(number, |drone| drone.status = DroneStatus::Inactive);
+        }
+        world.km_per_step = 0.001;
+        // `optimal` would rather wait for one that is soon free, until it sees that it is not.
+        let patience_sec = if *policy == Policy::Greedy { 1.0 } else { 60.0 };
+        for _ in 0..6 {
+            let id = world.order(NEAR_A, NEAR_B, 1.0);
+            world.step().await;
+            assert!(
+                world
+                    .until(patience_sec, |world| world.status(&id) != DeliveryStatus::Pending)
+                    .await
+            );
+        }
     }
 }
 
 #[tokio::test]
 async fn a_sleeping_class_is_woken_for_its_order() {
-    for status in [DroneStatus::Inactive, DroneStatus::Retiring] {
-        let mut world = World::new(6, rules());
-        // A fleet size that the awake ones fill already.
-        world.rules.autoscale = Some(autoscale(2));
-        world.restart();
-        for number in [1, 4] {
-            world.edit_drone(number, |drone| {
-                drone.status = status;
-                drone.battery = 60.0;
-            });
+    for policy in Policy::value_variants() {
+        for status in [DroneStatus::Inactive, DroneStatus::Retiring] {
+            let mut world = World::under(*policy, 6, rules());
+            // A fleet size that the awake ones fill already.
+            world.rules.autoscale = Some(autoscale(2));
+            world.restart();
+            for number in [1, 4] {
+                world.edit_drone(number, |drone| {
+                    drone.status = status;
+                    drone.battery = 60.0;
+                });
+            }
+            let id = world.order(NEAR_A, NEAR_B, 1.0);
+            world.step().await;
+            assert_eq!(world.status(&id), DeliveryStatus::Assigned, "{status:?}");
         }
-        let id = world.order(NEAR_A, NEAR_B, 1.0);
-        world.step().await;
-        assert_eq!(world.status(&id), DeliveryStatus::Assigned, "{status:?}");
     }
 }
 
 #[tokio::test]
 async fn a_far_pick_up_is_allowed_after_the_grace() {
-    let mut world = World::new(1, rules());
-    world.rules.max_pickup_km = 1.0;
-    world.restart();
-    let id = world.order(Point::new(41.90, 12.45), Point::new(41.89, 12.44), 1.0);
-    world.until(29.0, |_| false).await;
-    assert_eq!(world.status(&id), DeliveryStatus::Pending);
-    assert!(
-        world
-            .until(3.0, |world| world.status(&id) != DeliveryStatus::Pending)
-            .await
-    );
-    assert!(world.until(60.0, delivered(&id)).await);
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 1, rules());
+        world.rules.max_pickup_km = 1.0;
+        world.restart();
+        let id = world.order(Point::new(41.90, 12.45), Point::new(41.89, 12.44), 1.0);
+        world.until(29.0, |_| false).await;
+        assert_eq!(world.status(&id), DeliveryStatus::Pending);
+        assert!(
+            world
+                .until(3.0, |world| world.status(&id) != DeliveryStatus::Pending)
+                .await
+        );
+        assert!(world.until(60.0, delivered(&id)).await);
+    }
 }
 
 #[tokio::test]
@@ -385,29 +412,31 @@ async fn what_cannot_be_flown_does_not_inflate_the_fleet() {
 
 #[tokio::test]
 async fn a_cancelled_order_frees_its_drone_even_if_the_gateway_died() {
-    let mut world = World::new(1, rules());
-    world.km_per_step = 0.01;
-    let id = world.order(NEAR_B, NEAR_A, 1.0);
-    assert!(
-        world
-            .until(5.0, |world| world.status(&id) == DeliveryStatus::InFlight)
-            .await
-    );
-    let cancelled = world.delivery(&id).cancel(world.now()).unwrap();
-    world.kv.set(&keys::delivery(&id), &cancelled);
-    assert!(
-        world
-            .until(15.0, |world| world.drone(1).status == DroneStatus::Idle)
-            .await,
-        "{:?}",
-        world.drone(1)
-    );
-    assert!(
-        world
-            .until(15.0, |world| world.kv.keys(keys::OPEN_PREFIX).is_empty())
-            .await
-    );
-    world.check_at_rest();
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 1, rules());
+        world.km_per_step = 0.01;
+        let id = world.order(NEAR_B, NEAR_A, 1.0);
+        assert!(
+            world
+                .until(5.0, |world| world.status(&id) == DeliveryStatus::InFlight)
+                .await
+        );
+        let cancelled = world.delivery(&id).cancel(world.now()).unwrap();
+        world.kv.set(&keys::delivery(&id), &cancelled);
+        assert!(
+            world
+                .until(15.0, |world| world.drone(1).status == DroneStatus::Idle)
+                .await,
+            "{:?}",
+            world.drone(1)
+        );
+        assert!(
+            world
+                .until(15.0, |world| world.kv.keys(keys::OPEN_PREFIX).is_empty())
+                .await
+        );
+        world.check_at_rest();
+    }
 }
 
 #[tokio::test]
@@ -518,39 +547,43 @@ async fn unreadable_records_are_skipped() {
 
 #[tokio::test]
 async fn a_locked_order_waits_and_a_locked_drone_is_passed_over_in_time() {
-    let mut world = World::new(4, rules());
-    world.kv.hold_lock(&keys::drone_lock("drone-1"), 3.0);
-    let id = world.order(NEAR_A, NEAR_B, 1.0);
-    assert!(
-        world
-            .until(4.0, |world| world.status(&id) == DeliveryStatus::Assigned)
-            .await
-    );
-    assert_eq!(world.kv.locks_held(), 0, "or only the other's");
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 4, rules());
+        world.kv.hold_lock(&keys::drone_lock("drone-1"), 3.0);
+        let id = world.order(NEAR_A, NEAR_B, 1.0);
+        assert!(
+            world
+                .until(4.0, |world| world.status(&id) == DeliveryStatus::Assigned)
+                .await
+        );
+        assert_eq!(world.kv.locks_held(), 0, "or only the other's");
+    }
 }
 
 #[tokio::test]
 async fn a_backlog_larger_than_a_page_is_seen_whole() {
-    let mut world = World::new(3, rules());
-    world.rules.pending_scan_limit = 10;
-    world.restart();
-    // Heavy ones first: they fill several pages, and there is but one heavy drone.
-    for _ in 0..35 {
-        world.order(NEAR_A, NEAR_B, 9.0);
+    for policy in Policy::value_variants() {
+        let mut world = World::under(*policy, 3, rules());
+        world.rules.pending_scan_limit = 10;
+        world.restart();
+        // Heavy ones first: they fill several pages, and there is but one heavy drone.
+        for _ in 0..35 {
+            world.order(NEAR_A, NEAR_B, 9.0);
+        }
+        let light = world.order(NEAR_A, NEAR_B, 1.0);
+        assert!(
+            world
+                .until(2.0, |world| world.status(&light) == DeliveryStatus::Assigned)
+                .await
+        );
+        world.km_per_step = 5.0;
+        world.charge_per_step = 50.0;
+        assert!(
+            world
+                .until(300.0, |world| world.kv.keys(keys::OPEN_PREFIX).is_empty())
+                .await
+        );
     }
-    let light = world.order(NEAR_A, NEAR_B, 1.0);
-    assert!(
-        world
-            .until(2.0, |world| world.status(&light) == DeliveryStatus::Assigned)
-            .await
-    );
-    world.km_per_step = 5.0;
-    world.charge_per_step = 50.0;
-    assert!(
-        world
-            .until(300.0, |world| world.kv.keys(keys::OPEN_PREFIX).is_empty())
-            .await
-    );
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the whole system in this process (what happens when no command is given)
     Up(UpArgs),
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    Simulate(Box<dispatch_bench::Args>),
     /// Measure how fast it is
     #[command(subcommand)]
     Bench(Bench),

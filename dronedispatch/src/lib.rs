@@ -1,6 +1,7 @@
 //! The one command. `dronedispatch` (or `dronedispatch up`) runs three kvstores, kvfront, the gateways, lb, dispatcher, the drones and the
 //! order generator in one process, talking through loopback HTTP exactly as separate programs do, with the in-process bus or RabbitMQ.
-//! `dronedispatch bench kv` measures the KV beside etcd and Redis (crate `kv-bench`).
+//! `dronedispatch bench kv` measures the KV beside etcd and Redis (crate `kv-bench`), `dronedispatch simulate` compares dispatch policies under
+//! a virtual clock (crate `dispatch-bench`).
 //!
 //! - [`cli`]: the settings.
 //! - [`ports`]: who listens where, and the listeners themselves.
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
     let Cli { command, up } = service::settings::parse();
     let result = match command.unwrap_or(Command::Up(up)) {
         Command::Up(args) => run_up(&args),
+        Command::Simulate(args) => dispatch_bench::main(&args),
         Command::Bench(Bench::Kv(args)) => kv_bench::main(&args),
     };
     match result {
@@ -77,5 +79,7 @@ mod tests {
         assert_eq!((up.drones, up.gateways), (7, 3));
         let bench = parse(&["dronedispatch", "bench", "kv", "--url", "http://127.0.0.1:9000"]).command;
         assert!(matches!(bench, Some(Command::Bench(Bench::Kv(args))) if args.url.is_some()));
+        let simulate = parse(&["dronedispatch", "simulate", "--drones", "7", "--json"]).command;
+        assert!(matches!(simulate, Some(Command::Simulate(args)) if args.drones == 7 && args.json));
     }
 }

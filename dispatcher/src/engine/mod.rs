@@ -194,10 +194,20 @@ impl Engine {
                 .map(|seen| &seen.record)
                 .filter(|drone| free_to_touch(&drone.id))
                 .collect(),
+            flights: (self.mirror.flights())
+                .map(|(delivery, drone)| (drone.id.as_str(), &delivery.record))
+                .collect(),
         };
         let plan = self.parts.policy.plan(&snapshot, &self.parts.rules);
         let charging = charging::plan(&snapshot, &plan, &self.parts.rules);
+        let fell_back = plan.fell_back;
         let assignments = plan.assignments;
+        if let Some(stopped) = fell_back {
+            self.parts.metrics.fallbacks.inc();
+            if self.complaints.may("policy", now) {
+                tracing::warn!(%stopped, "too much to decide at once; greedy decided");
+            }
+        }
         let again = self.assign(assignments).await;
         let applied = self.change_drones(charging).await?;
         Ok(again || applied.iter().any(|change| change.change.frees()))

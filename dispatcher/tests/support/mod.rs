@@ -11,7 +11,7 @@ use dispatcher::engine::{Engine, Parts};
 use dispatcher::hints::Hints;
 use dispatcher::metrics::DispatchMetrics;
 use dispatcher::policy::Policy;
-use dispatcher::rules::{Autoscale, Rules};
+use dispatcher::rules::{Autoscale, Pace, Rules};
 use dispatcher::store::Store;
 use domain::delivery::{Delivery, DeliveryStatus, OpenEntry};
 use domain::drone::{Drone, DroneStatus};
@@ -320,6 +320,12 @@ pub(crate) fn rules() -> Rules {
             battery_per_km: 2.0,
             safety_margin_pct: 5.0,
         },
+        pace: Pace {
+            time_scale: 28.0,
+            speed_base_kmh: 120.0,
+            charge_pct_per_sec: 25.0,
+        },
+        pools_classes: false,
         near_eps_km: 0.2,
         max_pickup_km: 20.0,
         pickup_grace_sec: 30.0,
@@ -347,9 +353,12 @@ pub(crate) struct World {
     pub(crate) kv: Arc<MemoryKv>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) zones: ZonesConfig,
+    pub(crate) policy: Policy,
     pub(crate) rules: Rules,
     /// Kilometres a drone flies per step.
     pub(crate) km_per_step: f64,
+    /// Whether light drones fly 1.2 times as far, heavy ones 0.8 times.
+    pub(crate) by_class: bool,
     /// Percent a drone charges per step.
     pub(crate) charge_per_step: f64,
     pub(crate) messages: mpsc::Receiver<DeliveryStatusChanged>,
@@ -359,8 +368,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A city with drones `drone-1` … `drone-N`, full, at their charge points.
+    /// A city with drones `drone-1` … `drone-N`, full, at their charge points, and the policy `greedy`.
     pub(crate) fn new(drones: u32, rules: Rules) -> Self {
+        Self::under(Policy::Greedy, drones, rules)
+    }
+
+    /// The same under another policy.
+    pub(crate) fn under(policy: Policy, drones: u32, mut rules: Rules) -> Self {
+        rules.pools_classes = policy.pools_classes();
         let clock = Arc::new(ManualClock(AtomicU64::new(BEGIN_SEC * 1_000_000)));
         let kv = Arc::new(MemoryKv::new(Arc::clone(&clock)));
         let zones = ZonesConfig::rome(2, 2).unwrap();
@@ -370,13 +385,15 @@ impl World {
             kv.set(&keys::drone(&drone.id), &drone);
         }
         let (outbox, messages) = mpsc::channel(10_000);
-        let engine = engine(&kv, &clock, &rules, &outbox);
+        let engine = engine(&kv, &clock, policy, &rules, &outbox);
         Self {
             kv,
             clock,
             zones,
+            policy,
             rules,
             km_per_step: 1.0,
+            by_class: false,
             charge_per_step: 5.0,
             messages,
             outbox,
@@ -387,7 +404,7 @@ impl World {
 
     /// Another dispatcher over the same city.
     pub(crate) fn another_engine(&self) -> Engine {
-        engine(&self.kv, &self.clock, &self.rules, &self.outbox)
+        engine(&self.kv, &self.clock, self.policy, &self.rules, &self.outbox)
     }
 
     /// The dispatcher is killed and started again: it has forgotten everything.
@@ -474,7 +491,8 @@ impl World {
         let charges = |pos: Point| self.zones.zones.iter().any(|zone| pos.is_at_charge(zone.charge));
         match target.filter(|target| *target != drone.pos) {
             Some(target) => {
-                let pos = drone.pos.move_towards(target, self.km_per_step);
+                let scale = if self.by_class { drone.kind.cruise_scale() } else { 1.0 };
+                let pos = drone.pos.move_towards(target, self.km_per_step * scale);
                 let spent = drone.pos.distance_km(pos) * self.rules.energy.battery_per_km;
                 drone.moved(pos, drone.battery - spent, charges(pos))
             }
@@ -563,6 +581,7 @@ impl World {
 fn engine(
     kv: &Arc<MemoryKv>,
     clock: &Arc<ManualClock>,
+    policy: Policy,
     rules: &Rules,
     outbox: &mpsc::Sender<DeliveryStatusChanged>,
 ) -> Engine {
@@ -570,7 +589,7 @@ fn engine(
         store: Arc::clone(kv) as Arc<dyn Store>,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         rules: rules.clone(),
-        policy: Policy::Greedy,
+        policy,
         owner: "test".to_owned(),
         outbox: outbox.clone(),
         metrics: DispatchMetrics::new(&Metrics::new("dispatcher")),

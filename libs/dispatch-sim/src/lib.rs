@@ -53,7 +53,8 @@
 //!
 //! Latitudes and longitudes become km (`x = lon · cos(lat₀) · 111.2`, `y = lat · 111.2`), a delivery that is not picked up an [`Order`], a
 //! drone a [`Drone`]: `ready_in_min` covers loaded legs and charging alike. What a class, a battery or a rule forbids is said by [`Pairs`],
-//! which may also charge minutes for it. [`Plan::check`] tells whether a plan keeps the rules.
+//! which may also charge minutes for it. [`Plan::check`] tells whether a plan keeps the rules. `dispatcher/src/policy/optimal.rs` does this;
+//! [`Optimal::plan_within`] gives it a deadline.
 
 pub mod bounds;
 pub mod geometry;
@@ -63,6 +64,7 @@ pub mod report;
 pub mod snapshot;
 pub mod world;
 
+pub use assignment::Stopped;
 pub use bounds::Bounds;
 pub use geometry::Point;
 pub use orders::Reference;

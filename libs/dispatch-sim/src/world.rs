@@ -130,6 +130,20 @@ pub fn run(
     starts: &[Point],
     settings: &Settings<'_>,
 ) -> Result<(Report, Vec<Trip>), Failure> {
+    run_watched(policy, orders, starts, settings, |_| {})
+}
+
+/// As [`run`], and tells after each delivery how many there were.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(
+    policy: &dyn Policy,
+    orders: &[Order],
+    starts: &[Point],
+    settings: &Settings<'_>,
+    mut on_delivered: impl FnMut(usize),
+) -> Result<(Report, Vec<Trip>), Failure> {
     let mut world = World::new(orders, starts, *settings);
     let mut next_order = 0;
     let mut decide_at = f64::INFINITY;
@@ -148,7 +162,11 @@ pub fn run(
             next_order += 1;
             is_news = true;
         } else if event <= now {
+            let before = world.delivered;
             is_news = world.happen();
+            if world.delivered > before {
+                on_delivered(world.delivered);
+            }
         } else {
             decide_at = f64::INFINITY;
             world.decide(policy)?;

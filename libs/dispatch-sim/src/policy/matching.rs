@@ -16,7 +16,7 @@
 //! Matching of all idle with all waiting, again and again, is the policy MYOPT of J. Yang, P. Jaillet, H. Mahmassani, *Real-time multivehicle
 //! truckload pickup and delivery problems*, Transportation Science 38 (2004), 135–148, without its look at following loads.
 
-use assignment::{COST_MAX, ColumnId, Grid, RowId, Solver};
+use assignment::{COST_MAX, ColumnId, Grid, RowId, Solver, Stopped};
 
 use crate::snapshot::{Drone, Heading, Plan, Policy, Snapshot};
 
@@ -57,8 +57,11 @@ pub struct Matching {
 
 impl Policy for Matching {
     fn plan(&self, snapshot: &Snapshot<'_>) -> Plan {
-        let pairs = least_cost(snapshot, &self.settings, |_, _| 0.0, |_| 0.0);
-        plan_of(snapshot, pairs)
+        match least_cost(snapshot, &self.settings, u64::MAX, |_, _| 0.0, |_| 0.0) {
+            Ok(pairs) => plan_of(snapshot, pairs),
+            // Nobody counts to 2^64 edges.
+            Err(stopped) => unreachable!("{stopped}"),
+        }
     }
 }
 
@@ -98,14 +101,18 @@ pub(super) fn plan_of(snapshot: &Snapshot<'_>, pairs: Vec<(usize, usize)>) -> Pl
 
 /// The pairs (order, drone) of least total cost. `terms` are added to a pair's cost, `patience` to what an order costs that nobody takes.
 ///
+/// # Errors
+/// [`Stopped`] after about `limit` candidates listed and edges scanned.
+///
 /// # Panics
 /// With more than 2²² orders or drones, the solver's limit.
 pub(super) fn least_cost(
     snapshot: &Snapshot<'_>,
     settings: &MatchingSettings,
+    limit: u64,
     terms: impl Fn(usize, &Drone) -> f64,
     patience: impl Fn(usize) -> f64,
-) -> Vec<(usize, usize)> {
+) -> Result<Vec<(usize, usize)>, Stopped> {
     let mut solver = Solver::new();
     let taking: Vec<usize> = (0..snapshot.drones.len())
         .filter(|&drone| snapshot.drones[drone].ready_in_min <= settings.look_ahead_min)
@@ -117,9 +124,14 @@ pub(super) fn least_cost(
     let near = Nearest::new(snapshot, &taking, settings.candidates);
     let mut listed = Vec::new();
     let mut costs = Vec::new();
-    let rows: Vec<RowId> = (0..snapshot.orders.len())
+    let mut left = limit;
+    let rows = (0..snapshot.orders.len())
         .map(|index| {
             near.list(snapshot, index, &taking, &mut listed);
+            left = left.checked_sub(listed.len() as u64).ok_or(Stopped {
+                work: limit,
+                left: snapshot.orders.len() - index,
+            })?;
             costs.clear();
             costs.extend(listed.iter().filter_map(|&place| {
                 let drone = taking[place];
@@ -129,17 +141,16 @@ pub(super) fn least_cost(
             }));
             let unserved = milliseconds(settings.unserved_min + patience(index));
             // The columns were just added and costs are cut to the range.
-            solver
+            Ok(solver
                 .add_row(unserved, &costs)
-                .expect("backlogs are below 2^22 orders")
+                .expect("backlogs are below 2^22 orders"))
         })
-        .collect();
-    solver.solve();
+        .collect::<Result<Vec<RowId>, Stopped>>()?;
+    solver.solve_within(left)?;
     let place_of = |row: RowId| solver.column_of(row).map(ColumnId::slot);
     // In a solver that is new, the slots of columns are 0, 1, 2, … as they were added.
-    (rows.iter().enumerate())
-        .filter_map(|(order, &row)| Some((order, taking[place_of(row)?])))
-        .collect()
+    let pairs = (rows.iter().enumerate()).filter_map(|(order, &row)| Some((order, taking[place_of(row)?])));
+    Ok(pairs.collect())
 }
 
 /// Which drones an order's row lists.

@@ -14,7 +14,7 @@
 //! 5. *Short ones first under a backlog*: while more orders are open than `backlog_per_drone` each, a share of the loaded leg is part of
 //!    the cost, which is the rule that is best for the mean on one machine (W. Smith, *Various optimizers for single-stage production*, 1956).
 
-use assignment::Grid;
+use assignment::{Grid, Stopped};
 
 use super::coverage::{Guard, relax};
 use super::matching::{MatchingSettings, least_cost, plan_of};
@@ -80,6 +80,21 @@ pub struct Optimal {
 
 impl Policy for Optimal {
     fn plan(&self, snapshot: &Snapshot<'_>) -> Plan {
+        match self.plan_within(snapshot, u64::MAX) {
+            Ok(plan) => plan,
+            // Nobody counts to 2^64 edges.
+            Err(stopped) => unreachable!("{stopped}"),
+        }
+    }
+}
+
+impl Optimal {
+    /// The plan, unless it takes more than about `limit` candidates listed and edges scanned (some nanoseconds each, and what
+    /// [`Pairs::extra_min`](crate::Pairs::extra_min) takes): a deadline that does not make the plan depend on how busy the machine is.
+    ///
+    /// # Errors
+    /// [`Stopped`] at the limit.
+    pub fn plan_within(&self, snapshot: &Snapshot<'_>, limit: u64) -> Result<Plan, Stopped> {
         let settings = &self.settings;
         let orders = snapshot.orders.iter();
         let origins: Vec<(f64, f64)> = orders.clone().map(|order| (order.origin.x, order.origin.y)).collect();
@@ -92,6 +107,7 @@ impl Policy for Optimal {
         let pairs = least_cost(
             snapshot,
             &settings.matching,
+            limit,
             |order, drone| {
                 let onward_min = (onward_km[order] / drone.km_per_min).min(settings.onward_max_min);
                 let loaded_min = snapshot.orders[order].direct_km() / drone.km_per_min;
@@ -102,10 +118,10 @@ impl Policy for Optimal {
                 let aside_min = (aside_km[order] / fastest).min(settings.aside_max_min);
                 settings.ageing * waited_min + settings.aside * aside_min
             },
-        );
+        )?;
         let mut plan = plan_of(snapshot, pairs);
         plan.moves = self.moves(snapshot, &plan);
-        plan
+        Ok(plan)
     }
 }
 

@@ -4,16 +4,20 @@
 //! order ([`fitness`]), and the same snapshot gives the same plan. What could not be served comes back too, because charging
 //! and fleet sizing decide from it.
 //!
-//! `greedy`, the classic: oldest order first; among the fit drones the least of (⌊distance ÷ `NEAR_EPS_KM`⌋, zone rank,
-//! battery, −speed), the id breaking ties.
+//! - [`optimal`]: everybody at once, at the least total cost, with drones that will be free soon counted in.
+//! - [`greedy`]: the classic, oldest order first, nearest fit drone.
+
+pub mod greedy;
+pub mod optimal;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 use clap::ValueEnum;
+use dispatch_sim::Stopped;
 use domain::delivery::Delivery;
-use domain::drone::{Drone, DroneStatus, DroneType};
-use domain::energy::{loaded_and_home_km, mission_km};
+use domain::drone::{Drone, DroneStatus};
+use domain::energy::loaded_and_home_km;
 use domain::zones::{ZoneRank, ZonesConfig};
 
 use crate::rules::Rules;
@@ -29,6 +33,8 @@ pub struct Snapshot<'a> {
     pub pending: Vec<&'a Delivery>,
     /// The whole fleet.
     pub drones: Vec<&'a Drone>,
+    /// Orders that a drone flies, by the drone's id.
+    pub flights: HashMap<&'a str, &'a Delivery>,
 }
 
 /// One order for one drone.
@@ -45,16 +51,29 @@ pub struct Assignment {
 pub struct Plan<'a> {
     /// To be made true, oldest order first.
     pub assignments: Vec<Assignment>,
+    /// Orders that wait for a drone that flies or charges yet, oldest first. Nothing is reserved by it: the next plan may decide otherwise.
+    pub promised: Vec<Promise>,
     /// Orders that were looked at and got no drone, oldest first.
     pub unserved: Vec<&'a Delivery>,
     /// Per idle drone, the orders it has too little battery for.
     pub misses: BTreeMap<&'a str, Vec<&'a str>>,
+    /// Why this is the plan of `greedy` though another one was asked for.
+    pub fell_back: Option<Stopped>,
+}
+
+/// What an order waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Promise {
+    /// Order and drone.
+    pub pair: Assignment,
+    /// When the drone will be free, seconds from now.
+    pub free_in_sec: f64,
 }
 
 /// Why a drone cannot take an order now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// Not of the parcel's class.
+    /// Not of a class that carries the parcel.
     Class,
     /// Not idle, or holding a delivery.
     NotIdle,
@@ -87,7 +106,9 @@ impl Score {
 /// How drones are chosen for orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Policy {
-    /// Oldest order first, nearest fit drone.
+    /// The least total cost over all orders and drones, those that will be free soon included
+    Optimal,
+    /// Oldest order first, nearest fit drone of its class
     Greedy,
 }
 
@@ -96,8 +117,15 @@ impl Policy {
     #[must_use]
     pub fn plan<'a>(self, snapshot: &Snapshot<'a>, rules: &Rules) -> Plan<'a> {
         match self {
-            Self::Greedy => greedy(snapshot, rules),
+            Self::Optimal => optimal::plan(snapshot, rules),
+            Self::Greedy => greedy::plan(snapshot, rules),
         }
+    }
+
+    /// Whether a drone may carry parcels of lighter classes than its own.
+    #[must_use]
+    pub const fn pools_classes(self) -> bool {
+        matches!(self, Self::Optimal)
     }
 }
 
@@ -106,25 +134,15 @@ impl Policy {
 /// # Errors
 /// [`Unfit`], the first reason that applies.
 pub fn fitness(drone: &Drone, order: &Delivery, now: f64, zones: &ZonesConfig, rules: &Rules) -> Result<Score, Unfit> {
-    if drone.kind != order.drone_type() {
+    if !rules.carries(drone.kind, order.drone_type()) {
         return Err(Unfit::Class);
     }
     if !is_free(drone) {
         return Err(Unfit::NotIdle);
     }
-    if drone.battery <= rules.critical_battery_pct {
-        return Err(Unfit::Critical);
-    }
-    if !rules.energy.feasible(
-        drone.battery,
-        mission_km(drone.pos, order.origin, order.destination, zones),
-    ) {
-        return Err(Unfit::Infeasible);
-    }
     let pickup_km = drone.pos.distance_km(order.origin);
-    if pickup_km > rules.max_pickup_km && now - order.timestamp < rules.pickup_grace_sec {
-        return Err(Unfit::TooFar);
-    }
+    let loaded_km = loaded_and_home_km(order.origin, order.destination, zones);
+    check(drone.battery, pickup_km, loaded_km, now - order.timestamp, rules)?;
     Ok(Score {
         ring: (pickup_km / rules.near_eps_km).floor(),
         rank: zones.rank(drone.pos, order.origin),
@@ -133,73 +151,33 @@ pub fn fitness(drone: &Drone, order: &Delivery, now: f64, zones: &ZonesConfig, r
     })
 }
 
+/// What holds of every drone that takes an order, wherever it will be then.
+fn check(
+    battery_pct: f64,
+    pickup_km: f64,
+    loaded_and_home_km: f64,
+    waited_sec: f64,
+    rules: &Rules,
+) -> Result<(), Unfit> {
+    if battery_pct <= rules.critical_battery_pct {
+        return Err(Unfit::Critical);
+    }
+    if !rules.energy.feasible(battery_pct, pickup_km + loaded_and_home_km) {
+        return Err(Unfit::Infeasible);
+    }
+    if pickup_km > rules.max_pickup_km && waited_sec < rules.pickup_grace_sec {
+        return Err(Unfit::TooFar);
+    }
+    Ok(())
+}
+
 fn is_free(drone: &Drone) -> bool {
     drone.status == DroneStatus::Idle && drone.current_delivery.is_none()
 }
 
-fn greedy<'a>(snapshot: &Snapshot<'a>, rules: &Rules) -> Plan<'a> {
-    let mut plan = Plan::default();
-    let mut free: HashMap<DroneType, Vec<&'a Drone>> = HashMap::new();
-    for drone in snapshot
-        .drones
-        .iter()
-        .filter(|drone| is_free(drone) && drone.battery > rules.critical_battery_pct)
-    {
-        free.entry(drone.kind).or_default().push(drone);
-    }
-    let mut looked_at: HashMap<DroneType, usize> = HashMap::new();
-    for order in &snapshot.pending {
-        if plan.assignments.len() >= rules.max_assign_per_round {
-            break;
-        }
-        let kind = order.drone_type();
-        let seen = looked_at.entry(kind).or_default();
-        if *seen >= rules.pending_scan_limit {
-            continue;
-        }
-        *seen += 1;
-        let candidates = free.entry(kind).or_default();
-        let mut best: Option<(Score, usize)> = None;
-        // What does not depend on the drone is computed once; most drones then cost one distance.
-        let loaded_km = loaded_and_home_km(order.origin, order.destination, snapshot.zones);
-        for (index, drone) in candidates.iter().enumerate() {
-            if !rules
-                .energy
-                .feasible(drone.battery, drone.pos.distance_km(order.origin) + loaded_km)
-            {
-                plan.misses.entry(&drone.id).or_default().push(&order.id);
-                continue;
-            }
-            let Ok(score) = fitness(drone, order, snapshot.now, snapshot.zones, rules) else {
-                continue;
-            };
-            let better = best.is_none_or(|(leader, leader_index)| {
-                score
-                    .better_first(&leader)
-                    .then_with(|| drone.id.cmp(&candidates[leader_index].id))
-                    .is_lt()
-            });
-            if better {
-                best = Some((score, index));
-            }
-        }
-        match best {
-            Some((_, index)) => {
-                let drone = candidates.swap_remove(index);
-                plan.assignments.push(Assignment {
-                    delivery_id: order.id.clone(),
-                    drone_id: drone.id.clone(),
-                });
-            }
-            None => plan.unserved.push(order),
-        }
-    }
-    plan
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     use domain::geo::Point;
     use proptest::prelude::{Strategy, prop, prop_assert, prop_assert_eq, proptest};
@@ -214,6 +192,7 @@ mod tests {
             zones: &zones,
             pending: orders.iter().collect(),
             drones: drones.iter().collect(),
+            flights: HashMap::new(),
         };
         let plan = Policy::Greedy.plan(&snapshot, &rules());
         plan.assignments
@@ -303,7 +282,7 @@ mod tests {
             let zones = zones();
             let drones: Vec<_> = (1..).zip(&fleet).map(|(number, (pos, battery))| drone(number, *pos, *battery)).collect();
             let orders: Vec<_> = (0..).zip(&orders).map(|(number, (origin, kg))| order(&format!("{number:03}"), *origin, *kg)).collect();
-            let snapshot = Snapshot { now: 0.0, zones: &zones, pending: orders.iter().collect(), drones: drones.iter().collect() };
+            let snapshot = Snapshot { now: 0.0, zones: &zones, pending: orders.iter().collect(), drones: drones.iter().collect(), flights: HashMap::new() };
             let rules = rules();
             let plan = Policy::Greedy.plan(&snapshot, &rules);
             let mut used = HashSet::new();
