@@ -97,6 +97,7 @@ impl Proxy {
                 write!(
                     config,
                     "access_log {} combined buffer=64k flush=1s; keepalive_requests 1000000000;
+                     proxy_buffer_size 16k; proxy_buffers 16 16k; proxy_busy_buffers_size 64k; proxy_max_temp_file_size 0;
                      upstream backend {{ server {}; keepalive {KEEPALIVE}; keepalive_requests 1000000000; }}
                      server {{ listen {addr} reuseport backlog=4096;
                        location / {{
@@ -159,7 +160,7 @@ fn nginx_preamble(folder: &Path) -> anyhow::Result<String> {
     let folder = folder.display();
     let mut temporary = String::new();
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        write!(temporary, "{kind}_temp_path {folder}/{kind};\n")?;
+        writeln!(temporary, "{kind}_temp_path {folder}/{kind};")?;
     }
     Ok(format!(
         "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log warn;
