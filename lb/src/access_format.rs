@@ -1,74 +1,85 @@
 //! How a line of the access log looks, in each format. Paths are shown without their query, which may hold what is nobody's business.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
 use serde_json::json;
 
-use crate::access_log::{Ended, Visitor};
+use crate::access_log::{Ended, Entry};
 use crate::config::AccessFormat;
+use crate::head::decimal;
 use crate::limits::ACCESS_FIELD_MAX_BYTES;
 
 /// Appends one line, without its end.
-pub(crate) fn format(out: &mut Vec<u8>, format: AccessFormat, ended: &Ended) {
+pub(crate) fn format(out: &mut Vec<u8>, format: AccessFormat, entry: &Entry, ended: Ended) {
     // Writing into memory cannot fail.
     let _ = match format {
-        AccessFormat::Text => text(out, ended),
-        AccessFormat::Json => json_line(out, ended),
-        AccessFormat::Combined => combined(out, ended),
+        AccessFormat::Text => text(out, entry, ended),
+        AccessFormat::Json => json_line(out, entry, ended),
+        AccessFormat::Combined => combined(out, entry, ended),
         AccessFormat::Off => Ok(()),
     };
 }
 
-fn text(out: &mut Vec<u8>, ended: &Ended) -> std::io::Result<()> {
-    let entry = &ended.entry;
+fn text(out: &mut Vec<u8>, entry: &Entry, ended: Ended) -> std::io::Result<()> {
     out.extend_from_slice(b"[access] ");
-    clean(out, entry.method.as_str().as_bytes());
+    clean(out, &entry.method);
     out.push(b' ');
-    clean(out, entry.uri.path().as_bytes());
-    let ms = ended.took.as_secs_f64() * 1000.0;
-    write!(out, " {} {ms:.1}ms", entry.status)?;
+    clean(out, &entry.path);
+    let tenths = tenths_of_ms(ended.took);
+    out.push(b' ');
+    decimal(out, u64::from(entry.status));
+    out.push(b' ');
+    decimal(out, tenths / 10);
+    out.push(b'.');
+    decimal(out, tenths % 10);
+    out.extend_from_slice(b"ms");
     if entry.stream {
         out.extend_from_slice(b" stream");
     }
     Ok(())
 }
 
-fn json_line(out: &mut Vec<u8>, ended: &Ended) -> std::io::Result<()> {
-    let entry = &ended.entry;
+fn json_line(out: &mut Vec<u8>, entry: &Entry, ended: Ended) -> std::io::Result<()> {
     let line = json!({
         "time": since_epoch(ended.at).as_secs_f64(),
         "client": entry.client.to_canonical(),
-        "method": cleaned(entry.method.as_str().as_bytes()),
-        "path": cleaned(entry.uri.path().as_bytes()),
+        "method": cleaned(&entry.method),
+        "path": cleaned(&entry.path),
         "status": entry.status,
         "bytes": entry.bytes,
-        "ms": (ended.took.as_secs_f64() * 10_000.0).round() / 10.0,
+        "ms": tenths_of_ms(ended.took) as f64 / 10.0,
         "stream": entry.stream,
+        "request_id": cleaned(&entry.request_id),
+        "upstream": entry.upstream.map(|(addr, _)| addr),
+        "upstream_ms": entry.upstream.map(|(_, took)| tenths_of_ms(took) as f64 / 10.0),
     });
     write!(out, "{line}")
 }
 
-fn combined(out: &mut Vec<u8>, ended: &Ended) -> std::io::Result<()> {
-    let entry = &ended.entry;
+fn combined(out: &mut Vec<u8>, entry: &Entry, ended: Ended) -> std::io::Result<()> {
     write!(out, "{} - - [", entry.client.to_canonical())?;
     timestamp(out, ended.at)?;
     out.extend_from_slice(b"] \"");
-    clean(out, entry.method.as_str().as_bytes());
+    clean(out, &entry.method);
     out.push(b' ');
-    clean(out, entry.uri.path().as_bytes());
-    write!(out, " {:?}\" {} {} \"", entry.version, entry.status, entry.bytes)?;
-    let (referer, user_agent) = match &entry.visitor {
-        Some(Visitor { referer, user_agent }) => (referer.as_ref(), user_agent.as_ref()),
-        None => (None, None),
-    };
-    let header = |value: Option<&HeaderValue>| value.map_or_else(|| b"-".to_vec(), |value| value.as_bytes().to_vec());
-    clean_words(out, &header(referer));
+    clean(out, &entry.path);
+    let version = if entry.is_http10 { "1.0" } else { "1.1" };
+    write!(out, " HTTP/{version}\" {} {} \"", entry.status, entry.bytes)?;
+    clean_words(out, or_dash(&entry.referer));
     out.extend_from_slice(b"\" \"");
-    clean_words(out, &header(user_agent));
+    clean_words(out, or_dash(&entry.user_agent));
     out.push(b'"');
     Ok(())
+}
+
+fn or_dash(text: &[u8]) -> &[u8] {
+    if text.is_empty() { b"-" } else { text }
+}
+
+/// Rounded to the nearest.
+fn tenths_of_ms(duration: Duration) -> u64 {
+    u64::try_from((duration.as_micros() + 50) / 100).unwrap_or(u64::MAX)
 }
 
 /// Appends a word so that it stays one word on one line: whatever is not printable ASCII, and quotes and backslashes, percent-encoded.
@@ -148,48 +159,41 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::time::{Duration, Instant};
 
-    use http::{Method, Uri, Version};
     use proptest::prelude::{ProptestConfig, any, prop};
     use proptest::{prop_assert, proptest};
 
     use super::*;
-    use crate::access_log::Entry;
 
-    fn ended(uri: &str, stream: bool) -> Ended {
-        Ended {
-            entry: Box::new(Entry {
-                method: Method::POST,
-                uri: uri.parse::<Uri>().unwrap(),
-                version: Version::HTTP_11,
-                client: IpAddr::from([192, 0, 2, 1]),
-                started: Instant::now(),
-                status: 201,
-                bytes: 17,
-                stream,
-                visitor: Some(Visitor {
-                    referer: None,
-                    user_agent: Some(HeaderValue::from_static("curl/8 \"x\"")),
-                }),
-            }),
-            took: Duration::from_micros(12_340),
-            at: UNIX_EPOCH + Duration::from_secs(1_763_704_765),
-        }
+    fn entry(path: &str, stream: bool) -> Entry {
+        let mut entry = Entry::new(IpAddr::from([192, 0, 2, 1]));
+        entry.method.extend_from_slice(b"POST");
+        entry.path.extend_from_slice(path.as_bytes());
+        entry.user_agent.extend_from_slice(b"curl/8 \"x\"");
+        entry.request_id.extend_from_slice(b"7f");
+        entry.status = 201;
+        entry.bytes = 17;
+        entry.stream = stream;
+        entry.upstream = Some(("127.0.0.1:8000".parse().unwrap(), Duration::from_micros(9_960)));
+        entry
     }
 
-    fn line(kind: AccessFormat, ended: &Ended) -> String {
+    fn line(kind: AccessFormat, entry: &Entry) -> String {
         let mut out = Vec::new();
-        format(&mut out, kind, ended);
+        let ended = Ended {
+            took: Duration::from_micros(12_340),
+            at: UNIX_EPOCH + Duration::from_secs(1_763_704_765),
+        };
+        format(&mut out, kind, entry, ended);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn each_format_is_the_documented_one() {
-        let order = ended("/deliveries?secret=1", false);
+        let order = entry("/deliveries", false);
         assert_eq!(line(AccessFormat::Text, &order), "[access] POST /deliveries 201 12.3ms");
         assert_eq!(
-            line(AccessFormat::Text, &ended("/events", true)),
+            line(AccessFormat::Text, &entry("/events", true)),
             "[access] POST /events 201 12.3ms stream"
         );
         assert_eq!(
@@ -200,6 +204,10 @@ mod tests {
         assert_eq!(json["path"], "/deliveries");
         assert_eq!((&json["status"], &json["ms"]), (&json!(201), &json!(12.3)));
         assert_eq!(json["time"], 1_763_704_765.0);
+        assert_eq!(
+            (&json["request_id"], &json["upstream"], &json["upstream_ms"]),
+            (&json!("7f"), &json!("127.0.0.1:8000"), &json!(10.0))
+        );
     }
 
     #[test]
@@ -214,7 +222,7 @@ mod tests {
 
     #[test]
     fn long_paths_are_shortened() {
-        let line = line(AccessFormat::Text, &ended(&format!("/{}", "x".repeat(5000)), false));
+        let line = line(AccessFormat::Text, &entry(&"x".repeat(5000), false));
         assert!(
             line.len() < ACCESS_FIELD_MAX_BYTES + 60 && line.contains("x... 201"),
             "{line}"

@@ -1,48 +1,81 @@
 //! The access log: one line per request, when its answer has ended.
 //!
-//! Promises: a request never waits for the log. It puts its entry into a queue that holds [`ACCESS_QUEUE_MAX`]; a thread of its own
-//! writes, at most [`ACCESS_LINGER`] after the first entry, all that has gathered, in one piece. When the reader of the log is too slow,
-//! entries are dropped and counted. Whatever a client sends, a line stays one line of printable ASCII.
+//! Promises: a request never waits for the log. It appends its line to a queue of [`ACCESS_QUEUE_MAX_BYTES`]; a thread of its own
+//! writes, at most [`ACCESS_LINGER`] after the first line, all that has gathered, in one piece. When the reader of the log is too slow,
+//! lines are dropped and counted. Whatever a client sends, a line stays one line of printable ASCII.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, Uri, Version};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::access_format::format;
 use crate::config::AccessFormat;
-use crate::limits::{ACCESS_FLUSH_TIMEOUT, ACCESS_LINGER, ACCESS_QUEUE_MAX};
+use crate::limits::{ACCESS_FLUSH_TIMEOUT, ACCESS_LINGER, ACCESS_QUEUE_MAX_BYTES};
 
-/// What is known about a request. Cheap to make: the URI shares its memory with the request.
+/// What is known about a request. Each connection has one and uses it for all its requests, memory included.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) version: Version,
     pub(crate) client: IpAddr,
+    pub(crate) method: Vec<u8>,
+    /// Without the query.
+    pub(crate) path: Vec<u8>,
+    pub(crate) is_http10: bool,
+    pub(crate) referer: Vec<u8>,
+    pub(crate) user_agent: Vec<u8>,
+    pub(crate) request_id: Vec<u8>,
     pub(crate) started: Instant,
     pub(crate) status: u16,
     /// Bytes of the answer's body.
     pub(crate) bytes: u64,
-    /// An event stream, whose length is no latency.
+    /// An event stream or a tunnel, whose length is no latency.
     pub(crate) stream: bool,
-    pub(crate) visitor: Option<Visitor>,
+    /// The gateway that answered, and how long it took to begin.
+    pub(crate) upstream: Option<(SocketAddr, Duration)>,
 }
 
-/// What only the combined format shows.
-#[derive(Debug)]
-pub(crate) struct Visitor {
-    pub(crate) referer: Option<HeaderValue>,
-    pub(crate) user_agent: Option<HeaderValue>,
+impl Entry {
+    pub(crate) fn new(client: IpAddr) -> Self {
+        Self {
+            client,
+            method: Vec::new(),
+            path: Vec::new(),
+            is_http10: false,
+            referer: Vec::new(),
+            user_agent: Vec::new(),
+            request_id: Vec::new(),
+            started: Instant::now(),
+            status: 0,
+            bytes: 0,
+            stream: false,
+            upstream: None,
+        }
+    }
+
+    /// Readies it for the next request.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        for text in [
+            &mut self.method,
+            &mut self.path,
+            &mut self.referer,
+            &mut self.user_agent,
+            &mut self.request_id,
+        ] {
+            text.clear();
+        }
+        self.started = now;
+        self.status = 0;
+        self.bytes = 0;
+        self.stream = false;
+        self.upstream = None;
+    }
 }
 
-/// An entry whose answer has ended.
-#[derive(Debug)]
+/// When and how an answer ended.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
-    pub(crate) entry: Box<Entry>,
     pub(crate) took: Duration,
     pub(crate) at: SystemTime,
 }
@@ -66,7 +99,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    entries: Vec<Ended>,
+    text: Vec<u8>,
     closing: bool,
     writer_ended: bool,
 }
@@ -92,33 +125,36 @@ impl AccessLog {
             let shared = Arc::clone(&log.shared);
             std::thread::Builder::new()
                 .name("access-log".to_owned())
-                .spawn(move || shared.write_until_closed(format, out))?;
+                .spawn(move || shared.write_until_closed(out))?;
         }
         Ok(log)
     }
 
-    pub(crate) fn format(&self) -> AccessFormat {
-        self.format
-    }
-
-    /// Notes that an answer has ended.
-    pub(crate) fn write(&self, entry: Box<Entry>) {
-        let ended = Ended {
-            took: entry.started.elapsed(),
-            at: SystemTime::now(),
-            entry,
+    /// Notes that an answer has ended. `scratch` is memory to write the line in before the queue is touched.
+    pub(crate) fn write(&self, entry: &Entry, now: Instant, scratch: &mut Vec<u8>) {
+        if self.format == AccessFormat::Off {
+            return;
+        }
+        // Plain text has no date, so the clock need not be asked for it.
+        let at = match self.format {
+            AccessFormat::Text | AccessFormat::Off => SystemTime::UNIX_EPOCH,
+            AccessFormat::Json | AccessFormat::Combined => SystemTime::now(),
         };
+        let took = now.saturating_duration_since(entry.started);
+        scratch.clear();
+        format(scratch, self.format, entry, Ended { took, at });
+        scratch.push(b'\n');
         let mut queue = self.shared.lock();
-        if queue.writer_ended || queue.entries.len() >= ACCESS_QUEUE_MAX {
+        if queue.writer_ended || queue.text.len() + scratch.len() > ACCESS_QUEUE_MAX_BYTES {
             drop(queue);
             self.shared.dropped.inc();
             return;
         }
-        queue.entries.push(ended);
-        let first = queue.entries.len() == 1;
+        let first = queue.text.is_empty();
+        queue.text.extend_from_slice(scratch);
         drop(queue);
         if first {
-            // The writer sleeps only when the queue is empty: no system call for the entries after the first.
+            // The writer sleeps only when the queue is empty: no system call for the lines after the first.
             self.shared.wake.notify_one();
         }
     }
@@ -141,20 +177,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_until_closed(&self, format: AccessFormat, mut out: Box<dyn Write + Send>) {
-        let mut entries = Vec::new();
+    fn write_until_closed(&self, mut out: Box<dyn Write + Send>) {
         let mut text = Vec::new();
         let mut broken = false;
         loop {
-            let closing = self.next_batch(&mut entries);
-            text.clear();
-            for ended in entries.drain(..) {
-                format_into(&mut text, format, &ended);
-            }
+            let closing = self.next_batch(&mut text);
             if !broken && let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
                 tracing::warn!(%error, "the access log cannot be written any more");
                 broken = true;
             }
+            text.clear();
             if closing {
                 break;
             }
@@ -163,11 +195,11 @@ impl Shared {
         self.ended.notify_all();
     }
 
-    /// Waits for entries, lets more gather for a moment, and takes them all. True when no more will come.
-    fn next_batch(&self, entries: &mut Vec<Ended>) -> bool {
+    /// Waits for lines, lets more gather for a moment, and takes them all. True when no more will come.
+    fn next_batch(&self, text: &mut Vec<u8>) -> bool {
         let mut queue = self
             .wake
-            .wait_while(self.lock(), |queue| queue.entries.is_empty() && !queue.closing)
+            .wait_while(self.lock(), |queue| queue.text.is_empty() && !queue.closing)
             .unwrap_or_else(PoisonError::into_inner);
         if !queue.closing {
             queue = self
@@ -176,14 +208,9 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        std::mem::swap(entries, &mut queue.entries);
+        std::mem::swap(text, &mut queue.text);
         queue.closing
     }
-}
-
-fn format_into(text: &mut Vec<u8>, kind: AccessFormat, ended: &Ended) {
-    format(text, kind, ended);
-    text.push(b'\n');
 }
 
 #[cfg(test)]
@@ -192,18 +219,12 @@ mod tests {
 
     use super::*;
 
-    pub(crate) fn entry(path: &'static str) -> Box<Entry> {
-        Box::new(Entry {
-            method: Method::GET,
-            uri: Uri::from_static(path),
-            version: Version::HTTP_11,
-            client: IpAddr::from([192, 0, 2, 1]),
-            started: Instant::now(),
-            status: 200,
-            bytes: 0,
-            stream: false,
-            visitor: None,
-        })
+    fn entry(path: &str) -> Entry {
+        let mut entry = Entry::new(IpAddr::from([192, 0, 2, 1]));
+        entry.method.extend_from_slice(b"GET");
+        entry.path.extend_from_slice(path.as_bytes());
+        entry.status = 200;
+        entry
     }
 
     /// Hands every write to the test, and blocks while nobody takes it.
@@ -225,12 +246,14 @@ mod tests {
         let dropped = Counter::default();
         let (sender, receiver) = mpsc::sync_channel(0);
         let log = AccessLog::start(AccessFormat::Text, Box::new(Slow(sender)), dropped.clone()).unwrap();
-        let total = ACCESS_QUEUE_MAX * 3;
+        let (entry, mut scratch) = (entry(&"/x".repeat(500)), Vec::new());
+        let fit = ACCESS_QUEUE_MAX_BYTES / 1000;
+        let total = fit * 3;
         for _ in 0..total {
-            log.write(entry("/health"));
+            log.write(&entry, entry.started, &mut scratch);
         }
         let lost = usize::try_from(dropped.get()).unwrap();
-        assert!(lost >= ACCESS_QUEUE_MAX, "the queue is bounded: {lost} dropped");
+        assert!(lost >= fit / 2, "the queue is bounded: {lost} dropped");
         let closing = log.clone();
         let closer = std::thread::spawn(move || closing.close());
         let mut lines = 0;
@@ -242,7 +265,7 @@ mod tests {
         }
         assert_eq!(lines + lost, total, "every line is written or counted as dropped");
         closer.join().unwrap();
-        log.write(entry("/late"));
+        log.write(&entry, entry.started, &mut scratch);
         assert_eq!(usize::try_from(dropped.get()).unwrap(), lost + 1);
     }
 

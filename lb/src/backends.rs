@@ -11,24 +11,18 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
-use tokio::net::TcpStream;
 
-use crate::limits::{BACKENDS_MAX, EJECT_MAX, EJECT_MIN, IDLE_FOR_UNREPEATABLE, IDLE_TIMEOUT, READY_WAIT, SILENT_MAX};
+use crate::limits::{BACKENDS_MAX, EJECT_MAX, EJECT_MIN, SILENT_MAX};
 use crate::metrics::LbMetrics;
-use crate::pool::{Pool, Sender};
-use crate::request_body::Progress;
 
 /// One address of a gateway.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) addr: SocketAddr,
     health: Health,
-    pool: Pool,
     picks: Counter,
 }
 
@@ -40,102 +34,11 @@ pub(crate) struct Pick {
     probe: bool,
 }
 
-/// A connection in use by one request. Dropping it closes it; [`Lease::give_back`] keeps it.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(crate) sender: Sender,
-    pub(crate) backend: Arc<Backend>,
-    /// It has carried a request before, so the other end may be closing it just now.
-    pub(crate) reused: bool,
-    /// The request's body, when that is a stream.
-    pub(crate) upload: Option<Arc<Progress>>,
-}
-
-/// Which connections suit a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reuse {
-    /// Any: should it prove dead, the request can be repeated.
-    Any,
-    /// Only one that was busy a moment ago.
-    Recent,
-    /// A new one.
-    Never,
-}
-
-/// A connection could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("{0}")]
-    Handshake(#[from] hyper::Error),
-}
-
-impl Pick {
-    /// A connection to this gateway: an idle one that suits, else a new one. A failure counts against the gateway.
-    pub(crate) async fn lease(
-        &self,
-        reuse: Reuse,
-        connect_timeout: Duration,
-        metrics: &LbMetrics,
-    ) -> Result<Lease, ConnectError> {
-        let max_idle = match reuse {
-            Reuse::Any => Some(IDLE_TIMEOUT),
-            Reuse::Recent => Some(IDLE_FOR_UNREPEATABLE),
-            Reuse::Never => None,
-        };
-        if let Some(max_idle) = max_idle
-            && let Some(sender) = self.backend.idle(max_idle).await
-        {
-            return Ok(Lease {
-                sender,
-                backend: Arc::clone(&self.backend),
-                reused: true,
-                upload: None,
-            });
-        }
-        metrics.connects.inc();
-        match connect(self.backend.addr, connect_timeout).await {
-            Ok(sender) => {
-                self.backend.health.connected(Instant::now());
-                Ok(Lease {
-                    sender,
-                    backend: Arc::clone(&self.backend),
-                    reused: false,
-                    upload: None,
-                })
-            }
-            Err(error) => {
-                if self.backend.health.failed(Instant::now(), self.probe) {
-                    metrics.ejections.inc();
-                    self.backend.pool.clear();
-                    tracing::warn!(backend = %self.backend.addr, %error, "a gateway takes no connection; skipping it for a while");
-                }
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Lease {
-    /// The answer has been read to its end: the connection can carry the next request. Not when the request itself is still being
-    /// sent, as with a gateway that refuses a large body early.
-    pub(crate) fn give_back(self) {
-        let sent = self.upload.is_none_or(|upload| upload.ended());
-        if sent && !self.sender.is_closed() {
-            self.backend.pool.put(self.sender, Instant::now());
-        }
-    }
-}
-
 impl Backend {
     fn new(addr: SocketAddr, metrics: &LbMetrics) -> Arc<Self> {
         Arc::new(Self {
             addr,
             health: Health::new(Instant::now()),
-            pool: Pool::new(),
             picks: metrics.picks(addr),
         })
     }
@@ -150,30 +53,20 @@ impl Backend {
         self.health.succeeded();
     }
 
-    async fn idle(&self, max_idle: Duration) -> Option<Sender> {
-        while let Some(mut sender) = self.pool.take(max_idle, Instant::now()) {
-            // The reader of an answer's last byte may be a moment ahead of the connection's own task.
-            if sender.is_ready() || matches!(tokio::time::timeout(READY_WAIT, sender.ready()).await, Ok(Ok(()))) {
-                return Some(sender);
-            }
-        }
-        None
+    /// It takes connections.
+    pub(crate) fn connected(&self) {
+        self.health.connected(Instant::now());
     }
 }
 
-async fn connect(addr: SocketAddr, timeout: Duration) -> Result<Sender, ConnectError> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(addr))
-        .await
-        .map_err(|_| ConnectError::Timeout(timeout))??;
-    // Small requests must not wait for the gateway's delayed ACK.
-    stream.set_nodelay(true)?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%addr, %error, "connection to a gateway ended");
+impl Pick {
+    /// It takes no connection.
+    pub(crate) fn unreachable(&self, error: &std::io::Error, metrics: &LbMetrics) {
+        if self.backend.health.failed(Instant::now(), self.probe) {
+            metrics.ejections.inc();
+            tracing::warn!(backend = %self.backend.addr, %error, "a gateway takes no connection; skipping it for a while");
         }
-    });
-    Ok(sender)
+    }
 }
 
 /// Whether a gateway is skipped, in atomics: every request asks.
@@ -292,7 +185,8 @@ impl Backends {
         }
     }
 
-    fn list(&self) -> Arc<[Arc<Backend>]> {
+    /// Those known at present.
+    pub(crate) fn list(&self) -> Arc<[Arc<Backend>]> {
         Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -362,15 +256,7 @@ impl Backends {
         self.metrics.backends.set(i64::try_from(new.len()).unwrap_or(i64::MAX));
         *self.list.write().unwrap_or_else(PoisonError::into_inner) = new;
         for gone in old.iter().filter(|backend| !addrs.contains(&backend.addr)) {
-            gone.pool.clear();
             self.metrics.forget(gone.addr);
-        }
-    }
-
-    /// Closes connections that have idled too long.
-    pub(crate) fn prune(&self, now: Instant) {
-        for backend in self.list().iter() {
-            backend.pool.prune(now);
         }
     }
 }

@@ -4,19 +4,40 @@
 //! `"outcome":"unknown"` when a gateway may have acted on a request that must not be repeated.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::limits::{HEADERS_MAX_BYTES, URI_MAX_BYTES};
+use crate::chunked::BadChunk;
+use crate::limits::{HEADERS_MAX, HEADERS_MAX_BYTES, URI_MAX_BYTES};
 use crate::rate_limit::{Refusal, Scope};
-use crate::request_body::BodyError;
+
+/// A client's body ended badly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("{0}")]
+    Malformed(#[from] BadChunk),
+    #[error("nothing came for {0:?}")]
+    Idle(Duration),
+    /// The client has gone: nobody is left to be told.
+    #[error("it broke off")]
+    Gone,
+}
 
 /// A request that ends here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     #[error("{0} is not supported by this load balancer")]
     Unsupported(&'static str),
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("no expectation other than 100-continue is met here")]
+    Expectation,
+    #[error("the request's head did not come to its end within {0:?}")]
+    SlowHead(Duration),
+    #[error("the request has more than {HEADERS_MAX} headers")]
+    TooManyHeaders,
     #[error("the request has {0} Host headers; exactly one is expected")]
     BadHost(usize),
     #[error("the path and query are longer than {URI_MAX_BYTES} bytes")]
@@ -33,8 +54,6 @@ pub(crate) enum ProxyError {
     NoBackend(String),
     #[error("the request's body could not be read: {0}")]
     RequestBody(BodyError),
-    #[error("the request's body broke off: {0}")]
-    ClientBrokeOff(String),
     /// Nothing was sent to anybody: the request may safely be repeated.
     #[error("no gateway could be reached: {backend}: {reason}")]
     Unreachable { backend: SocketAddr, reason: String },
@@ -57,12 +76,13 @@ impl ProxyError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::BadHost(_) | Self::RequestBody(BodyError::Client(_)) | Self::ClientBrokeOff(_) => {
+            Self::Malformed(_) | Self::BadHost(_) | Self::RequestBody(BodyError::Malformed(_) | BodyError::Gone) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::RequestBody(BodyError::Idle(_)) => StatusCode::REQUEST_TIMEOUT,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::SlowHead(_) | Self::RequestBody(BodyError::Idle(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyHeaders | Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy(_) | Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,

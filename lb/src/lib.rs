@@ -6,47 +6,53 @@
 //! `/health` included, is forwarded.
 //!
 //! - [`config`](Config): settings. `limits`: every limit and timeout.
-//! - `proxy`: from request to answer, and what may be repeated when.
-//! - `headers`: which headers cross. `request_body`, `answer`: bodies on their way.
-//! - `resolve`, `backends`, `pool`: names to addresses, whose turn it is, connections that wait.
+//! - `worker`: threads, and who gets which connection. `watch`: deadlines and the stop. `buffer`: memory.
+//! - `connection`: a client's requests, one after the other. `exchange`: from request to answer, and what may be repeated when.
+//! - `head`: heads of requests and answers, and which headers cross. `chunked`: the chunked coding.
+//! - `upload`, `download`, `tunnel`: what passes in which direction. `transfer`: what they share.
+//! - `resolve`, `backends`, `upstream`: names to addresses, whose turn it is, connections that wait.
 //! - `rate_limit`: token buckets. `access_log`, `access_format`: one line per request.
 
 mod access_format;
 mod access_log;
-mod answer;
 mod backends;
+mod buffer;
+mod chunked;
 mod config;
+mod connection;
+mod download;
 mod error;
-mod headers;
+mod exchange;
+mod head;
 mod limits;
 mod metrics;
-mod pool;
-mod proxy;
 mod rate_limit;
-mod request_body;
 mod resolve;
+mod transfer;
+mod tunnel;
+mod upload;
+mod upstream;
+mod watch;
+mod worker;
 
-use std::convert::Infallible;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use anyhow::Context;
-use hyper::service::service_fn;
-use service::http::Limits;
 use service::metrics::Metrics;
 use service::program::Program;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::backends::Backends;
 use crate::metrics::LbMetrics;
-use crate::proxy::Proxy;
 use crate::rate_limit::RateLimiter;
-use crate::request_body::ReplayMemory;
+use crate::upload::ReplayMemory;
+use crate::worker::Shared;
 
 pub use config::{AccessFormat, Config, Target};
 pub use limits::Timeouts;
@@ -103,48 +109,28 @@ pub async fn run_with(config: Config, listener: TcpListener, shutdown: Shutdown,
         let (backends, targets, resolver) = (Arc::clone(&backends), config.target_url.clone(), parts.resolver);
         move |heartbeat, shutdown| resolve::keep_resolved(backends, targets, resolver, ttl, heartbeat, shutdown)
     });
-    let proxy = Arc::new(Proxy {
+    let shared = Arc::new(Shared {
         backends,
         target: join(&config.target_url),
         limiter: RateLimiter::new(config.global_limit(), config.client_limit()),
         timeouts: parts.timeouts,
         max_requests: config.lb_max_requests,
-        slots: Arc::new(Semaphore::new(config.lb_max_requests.min(Semaphore::MAX_PERMITS))),
+        forwarding: AtomicUsize::new(0),
         replay_memory: Arc::new(ReplayMemory::default()),
         log: log.clone(),
         metrics: Arc::clone(&metrics),
         registry,
         tasks: tasks.clone(),
-        stopping: shutdown.token(),
-        cut: CancellationToken::new(),
     });
-    tracing::info!(target = proxy.target, "forwarding");
-    serve(&proxy, listener, &shutdown).await;
+    tracing::info!(target = shared.target, "forwarding");
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = config.common.worker_threads.map_or(processors, NonZeroUsize::get);
+    let served = worker::serve(&shared, listener, workers, &shutdown).await;
     tasks.stop().await;
     tokio::task::spawn_blocking(move || log.close())
         .await
-        .context("cannot flush the access log")
-}
-
-async fn serve(proxy: &Arc<Proxy>, listener: TcpListener, shutdown: &Shutdown) {
-    let limits = Limits {
-        grace: proxy.timeouts.grace,
-        ..Limits::default()
-    };
-    let make = |client| {
-        let proxy = Arc::clone(proxy);
-        service_fn(move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.answer(request, client).await) }
-        })
-    };
-    service::http::serve(listener, make, limits, shutdown.clone()).await;
-    // The grace is over: break off what is still under way, and give it a moment to be logged.
-    proxy.cut.cancel();
-    let deadline = tokio::time::Instant::now() + limits::CUT_TIMEOUT;
-    while proxy.metrics.in_flight.get() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        .context("cannot flush the access log")?;
+    served.context("cannot start the workers")
 }
 
 fn join(targets: &[Target]) -> String {

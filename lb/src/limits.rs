@@ -29,8 +29,42 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// the less likely it is that the other end is just closing it.
 pub(crate) const IDLE_FOR_UNREPEATABLE: Duration = Duration::from_secs(1);
 
-/// How long to wait for a pooled connection that has just finished its answer and is tidying up.
-pub(crate) const READY_WAIT: Duration = Duration::from_millis(100);
+/// Bytes read at once; also the most that a head may have, and that is held of a connection in each direction. An answer of 64 KiB comes with
+/// its head in one piece.
+pub(crate) const BUFFER_BYTES: usize = 72 * 1024;
+
+/// Unused buffers that a worker keeps.
+pub(crate) const BUFFERS_KEPT: usize = 128;
+
+/// How exact timeouts are. Short enough for people, long enough that looking at ten thousand connections costs nothing.
+pub(crate) const TICK: Duration = Duration::from_millis(25);
+
+/// Headers of one message; more is 431.
+pub(crate) const HEADERS_MAX: usize = 100;
+
+/// Bytes of an `X-Request-Id` that is taken over; others are replaced.
+pub(crate) const REQUEST_ID_MAX_BYTES: usize = 128;
+
+/// Bytes of the line before a chunk, its extensions included.
+pub(crate) const CHUNK_LINE_MAX_BYTES: usize = 1024;
+
+/// Bytes of the trailers of a chunked body.
+pub(crate) const TRAILERS_MAX_BYTES: usize = 8 * 1024;
+
+/// Connections of clients at once; further ones wait in the listener's backlog.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+
+/// Pause after a failed accept (out of file descriptors), so that it does not spin.
+pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How long an answer to a request that was not read to its end is left to its reader, before the connection is closed.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that are read and dropped meanwhile.
+pub(crate) const LINGER_MAX_BYTES: usize = 1024 * 1024;
+
+/// A tunnel through which nothing comes for so long is closed.
+pub(crate) const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How long one lookup of a name may take.
 pub(crate) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,8 +91,8 @@ pub(crate) const SILENCE_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Clients whose token buckets are remembered; the one not seen for longest is forgotten first.
 pub(crate) const CLIENTS_MAX: usize = 65_536;
 
-/// Lines that wait for the access log's writer; more are dropped and counted.
-pub(crate) const ACCESS_QUEUE_MAX: usize = 16_384;
+/// Bytes of lines that wait for the access log's writer; further lines are dropped and counted.
+pub(crate) const ACCESS_QUEUE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long the writer gathers lines before it writes them together.
 pub(crate) const ACCESS_LINGER: Duration = Duration::from_millis(20);
@@ -83,6 +117,12 @@ pub struct Timeouts {
     pub response_idle: Duration,
     /// Silence within a request's body.
     pub request_idle: Duration,
+    /// From the first byte of a request to the end of its head.
+    pub request_head: Duration,
+    /// Between a client's requests.
+    pub keep_alive: Duration,
+    /// How long a client or a gateway may take nothing of what is ready for it.
+    pub write: Duration,
     /// After the stop signal, how long answers under way may take.
     pub grace: Duration,
 }
@@ -94,6 +134,9 @@ impl From<&Config> for Timeouts {
             response_head: seconds(config.lb_response_timeout_sec),
             response_idle: Duration::from_secs(120),
             request_idle: Duration::from_secs(20),
+            request_head: Duration::from_secs(20),
+            keep_alive: Duration::from_secs(75),
+            write: Duration::from_secs(30),
             grace: Duration::from_secs(2),
         }
     }

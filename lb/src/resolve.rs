@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use service::{Heartbeat, Shutdown};
@@ -61,7 +61,6 @@ pub(crate) async fn keep_resolved(
         }
         let addrs: Vec<SocketAddr> = known.iter().flatten().copied().collect();
         backends.replace(&addrs);
-        backends.prune(Instant::now());
         match &failure {
             Some(error) if !was_failing => tracing::warn!(%error, "cannot resolve a target; keeping what was known"),
             None if was_failing => tracing::info!("targets resolve again"),
@@ -95,6 +94,7 @@ async fn look_up(resolver: &dyn Resolver, target: &Target) -> io::Result<Vec<Soc
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Instant;
 
     use service::Tasks;
     use service::metrics::Metrics;
