@@ -6,7 +6,8 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time that these processes have used so far, all their threads included; nothing when it cannot be read.
-pub(crate) fn used_by(processes: &[u32]) -> Option<Duration> {
+#[must_use]
+pub fn used_by(processes: &[u32]) -> Option<Duration> {
     let used = |process: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
         ticks(&stat).map(|ticks| TICK * ticks)

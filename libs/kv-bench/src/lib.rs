@@ -12,7 +12,7 @@
 
 mod args;
 mod client;
-mod cpu;
+pub mod cpu;
 mod etcd;
 mod ours;
 mod pace;

@@ -20,9 +20,6 @@ done = function(summary, latency, requests)
 end
 "#;
 
-/// Length of the kernel's unit in `/proc/PID/stat`: USER_HZ is 100 on every Linux that Rust's standard library runs on.
-const TICK_SEC: f64 = 0.01;
-
 #[derive(Debug, Deserialize)]
 struct Said {
     seconds: f64,
@@ -73,9 +70,9 @@ pub(crate) fn window(args: &Args, url: &str, proxy: Option<u32>, answer_bytes: u
     };
     // Connections to the backend, caches and branch predictors, of whoever was idle until now.
     run(1)?;
-    let before = proxy.map(cpu_sec).transpose()?;
+    let before = proxy.and_then(used_sec);
     let said = run(args.seconds)?;
-    let after = proxy.map(cpu_sec).transpose()?;
+    let after = proxy.and_then(used_sec);
     ensure!(said.errors == 0, "{} of {} requests failed", said.errors, said.requests);
     ensure!(said.requests > 0, "nothing was answered within {} s", args.seconds);
     ensure!(
@@ -100,31 +97,7 @@ pub(crate) fn window(args: &Args, url: &str, proxy: Option<u32>, answer_bytes: u
 /// Pause between two looks at whether a server is up.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// User and system time that a process has used so far, all its threads included.
-fn cpu_sec(pid: u32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let ticks = ticks(&stat).with_context(|| format!("{path} is not understood: {stat}"))?;
-    Ok(f64::from(ticks) * TICK_SEC)
-}
-
-/// The sum of `utime` and `stime`, fields 14 and 15. The second field, the program's name in parentheses, may itself hold anything.
-fn ticks(stat: &str) -> Option<u32> {
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_counted_after_the_name() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 11 0 0 0 123 45 7 8 20 0 1 0 100 0 0";
-        assert_eq!(ticks(stat), Some(168));
-        assert_eq!(ticks("42 nonsense"), None);
-    }
+/// Processor time of a process, seconds; nothing where the system does not tell.
+fn used_sec(pid: u32) -> Option<f64> {
+    kv_bench::cpu::used_by(&[pid]).map(|used| used.as_secs_f64())
 }
