@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use register::Key;
 use register::message::List;
@@ -24,8 +25,11 @@ const CONNECTIONS: usize = 4;
 /// node, so only values that have grown meanwhile get there.
 const MAX_READ_BYTES: usize = 32 * 1024 * 1024;
 
-/// How often a snapshot is taken anew when the table of records changed right before it: that is once in hundreds of commits.
-const SNAPSHOT_TRIES: usize = 10;
+/// How often a list looks for a moment at which the table of records and what it does not have yet belong together. The table shows a commit a
+/// little before the writer tells of it; much before, when the commit ends with a checkpoint.
+const SNAPSHOT_TRIES: u32 = 1_000;
+/// Pause between two looks.
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(1);
 
 /// The pool.
 #[derive(Debug, Clone)]
@@ -119,7 +123,11 @@ impl Readers {
     {
         let view = Arc::clone(view);
         self.run_on(move |connection| {
-            for _ in 0..SNAPSHOT_TRIES {
+            for again in 0..SNAPSHOT_TRIES {
+                if again > 0 {
+                    // This thread may block.
+                    std::thread::sleep(SNAPSHOT_PAUSE);
+                }
                 let unapplied = view.unapplied();
                 let snapshot = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
                 if let Some(whole) = Whole::new(&snapshot, unapplied)? {

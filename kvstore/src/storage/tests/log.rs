@@ -122,3 +122,25 @@ async fn a_commit_writes_few_pages() {
     );
     assert!(pages >= COMMITS, "{pages} pages for {COMMITS} commits");
 }
+
+/// Found under load: while a commit that begins a generation ended with a checkpoint, lists gave up and the node was taken for ill.
+#[tokio::test]
+async fn a_list_waits_for_the_writer_to_tell_of_what_the_table_shows() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    one(&store, &Key::data("k"), accept(1, "1")).await;
+    store.sql("UPDATE node SET log_fresh = log_fresh + 1").await;
+    let list = List::Keys {
+        prefix: "d".to_owned(),
+        after: None,
+        reverse: false,
+    };
+    let mut page = std::pin::pin!(store.page(list, 10));
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut page).await;
+    assert!(
+        early.is_err(),
+        "the table and the log do not belong together: {early:?}"
+    );
+    store.sql("UPDATE node SET log_fresh = log_fresh - 1").await;
+    assert_eq!(page.await.unwrap().records.len(), 1);
+}
