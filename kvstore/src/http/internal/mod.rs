@@ -127,11 +127,8 @@ pub(super) async fn page(State(node): SharedNode, body: Body) -> Result<Response
     }
     take(&node, request.sender, request.epoch, request.clock, request.clock).await?;
     let store = node.store();
-    let limit = usize::try_from(request.limit)
-        .unwrap_or(usize::MAX)
-        .clamp(1, MAX_PAGE_RECORDS);
     let page = store
-        .page(request.list, limit)
+        .page(request.list, page_limit(request.limit))
         .await
         .map_err(|error| not_served(&error))?;
     encode(&PageReply {
@@ -144,16 +141,18 @@ pub(super) async fn page(State(node): SharedNode, body: Body) -> Result<Response
     })
 }
 
+/// How many records a page has that was asked for with this limit.
+fn page_limit(asked: u32) -> usize {
+    usize::try_from(asked).unwrap_or(usize::MAX).clamp(1, MAX_PAGE_RECORDS)
+}
+
 /// `POST /internal/scan`
 pub(super) async fn scan(State(node): SharedNode, body: Body) -> Result<Response, ApiError> {
     let request: ScanRequest = read(body)?;
     take(&node, request.sender, request.epoch, request.clock, request.clock).await?;
     let store = node.store();
-    let limit = usize::try_from(request.limit)
-        .unwrap_or(usize::MAX)
-        .clamp(1, MAX_PAGE_RECORDS);
     let page = store
-        .scan(request.range, limit)
+        .scan(request.range, page_limit(request.limit))
         .await
         .map_err(|error| not_served(&error))?;
     let head = ScanHead {
