@@ -1,106 +1,146 @@
-// The page: what arrives from the gateway goes into a small state, and from there to the tables (as it arrives) and the
-// map (each frame).
+// The page: what the stream tells goes into the store, and from there to the tables (about once a second) and the map (each frame).
 
-import { poll } from "/dashboard/api.js";
-import { Fleet } from "/dashboard/fleet.js";
+import { noFlyOf } from "/dashboard/basemap.js";
+import { Filters } from "/dashboard/filters.js";
+import { History } from "/dashboard/history.js";
+import { language, onLanguage, setLanguage, t, translate } from "/dashboard/i18n.js";
 import { LiveMap } from "/dashboard/map.js";
-import { age, FleetTable, OrdersTable, shortId, statusName } from "/dashboard/tables.js";
+import { Panel } from "/dashboard/panel.js";
+import { Playback, Recorder } from "/dashboard/playback.js";
+import { Promises } from "/dashboard/promises.js";
+import { Store } from "/dashboard/store.js";
+import { Stream } from "/dashboard/stream.js";
+import { age, FleetTable, OrdersTable } from "/dashboard/tables.js";
 
-const LATE_MS = 3000; // data older than this is called late
-const OFFLINE_FAILURES = 2;
+const TABLES_EVERY_MS = 400; // in turn the orders and the fleet: both in one frame would be seen in how the map moves
+const PROMISES_EVERY_MS = 800;
+const ROWS_MAX = 50; // more rows than anybody reads; the map shows all
+const OFFLINE_AFTER_MS = 3000;
+const NOTICE_MS = 6000;
 const FORGET_DELIVERED_MS = 10_000; // a smaller count of delivered orders is believed after this long
-const FLYING = ["assigned", "in_flight"];
-const OPEN = ["pending", ...FLYING];
 
 const byId = (id) => document.getElementById(id);
+const store = new Store();
+const live = {
+  drones: store.drones,
+  open: store.open,
+  tracks: store.tracks,
+  get orderChanges() { return store.orderChanges; },
+  now: () => store.clock.now(),
+};
 const state = {
-  drones: [],
-  orders: [], // the newest ones
-  extra: new Map(), // orders under way that are older than those
-  clockOffsetSec: 0, // what to add to this machine's clock to get the server's
-  selected: { drone: null, order: null },
+  selected: { drone: null, order: null, charge: null, first: "drone" },
   delivered: { count: 0, at: -Infinity },
-  lastAt: null,
-  failures: 0,
+  ended: { failed: 0, cancelled: 0 },
+  link: "connecting",
+  brokenAt: null,
 };
 
-const fleet = new Fleet();
-const map = new LiveMap(byId("map"), (id) => select({ drone: id }));
+const map = new LiveMap({ base: byId("map-base"), orders: byId("map-orders"), drones: byId("map") }, byId("map-swarm"), select);
+map.setScene(live);
+const history = new History();
+store.orderListeners.push((order) => history.note(order));
+const promises = new Promises(byId("promises"), byId("plots"), history);
+const recorder = new Recorder(store);
+const playback = new Playback(byId("playback"), recorder, (past) => map.setScene(past ?? live));
+const panel = new Panel(byId("detail"), { store, select, follow, chargePoint: (name) => map.chargePoint(name) });
+const filters = new Filters(byId("filters"), () => {
+  map.shows = (drone) => filters.shows(drone);
+  map.showsOrders = filters.showsOrders;
+  map.redraw();
+  showTables();
+});
 const ordersTable = new OrdersTable(byId("orders"), byId("orders-empty"), "order-row", (id) => select({ order: id }));
 const fleetTable = new FleetTable(byId("fleet"), byId("fleet-empty"), "drone-row", (id) => select({ drone: id }));
+const byName = new Intl.Collator("en", { numeric: true });
 
-function findOrder(id) {
-  return state.orders.find((order) => order.id === id) ?? state.extra.get(id) ?? null;
-}
-
-/// Selecting a drone also shows the order it flies, and the other way round; selecting it again clears the selection.
-function select({ drone = null, order = null }) {
-  const again = (drone && drone === state.selected.drone) || (order && order === state.selected.order);
-  if (again || (!drone && !order)) {
-    state.selected = { drone: null, order: null };
-  } else if (drone) {
-    const found = state.drones.find((one) => one.id === drone);
-    state.selected = { drone, order: found?.current_delivery ?? null };
-  } else {
-    const flying = state.drones.find((one) => one.current_delivery === order);
-    state.selected = { drone: flying?.id ?? null, order };
-  }
+/// Selecting a drone also shows the order it flies, and the other way round; selecting it again, or nothing, clears the selection.
+function select({ drone = null, order = null, charge = null }, keeps = false) {
+  const { selected } = state;
+  const again = !keeps && ((drone && drone === selected.drone && selected.first === "drone") || (order && order === selected.order && selected.first === "order") || (charge && charge === selected.charge));
+  if (again || (!drone && !order && !charge)) state.selected = { drone: null, order: null, charge: null, first: "drone" };
+  else if (drone) state.selected = { drone, order: store.drones.get(drone)?.current_delivery ?? null, charge: null, first: "drone" };
+  else if (order) state.selected = { drone: store.open.get(order)?.drone_id ?? null, order, charge: null, first: "order" };
+  else state.selected = { drone: null, order: null, charge, first: "charge" };
+  if (!state.selected.drone && !state.selected.order) map.follows = false;
+  map.select(state.selected);
   showTables();
 }
 
-function showTables() {
-  const now = Date.now() / 1000 + state.clockOffsetSec;
-  for (const order of state.orders) order.age_sec = now - order.timestamp;
-  ordersTable.show(state.orders, state.selected.order);
-  fleetTable.show(state.drones, state.selected.drone);
-  byId("fleet-note").textContent = state.drones.length ? `${state.drones.length} drones` : "";
-  showSelected(now);
+function follow(on) {
+  map.follows = on;
+  if (on && map.camera.zoom < 2.5) map.camera.zoomAt(2.5 / map.camera.zoom);
+  showTables();
 }
 
-function showSelected(now) {
-  const { drone: droneId, order: orderId } = state.selected;
-  const drone = state.drones.find((one) => one.id === droneId);
-  const order = orderId ? findOrder(orderId) : null;
-  const parts = [];
-  if (drone) parts.push(`${drone.id}: ${drone.type}, ${statusName(drone.status)}, battery ${Math.round(drone.battery)} %`);
-  if (order) {
-    parts.push(`order ${shortId(order.id)}: ${statusName(order.status)}${order.reason ? ` (${order.reason})` : ""}, ${order.weight.toFixed(1)} kg, ${age(now - order.timestamp)} old`);
+/// Whether one of these texts contains what is sought.
+const matches = (sought, texts) => !sought || texts.some((text) => text && String(text).toLowerCase().includes(sought));
+
+/// Both tables, or that one, and what belongs to them.
+function showTables(only = null) {
+  const sought = byId("search").value.trim().toLowerCase();
+  if (only !== "fleet") showOrders(sought);
+  if (only !== "orders") showFleet(sought);
+  // A drone that was chosen takes a new order, and its line with it.
+  const { selected } = state;
+  const current = selected.first === "drone" ? (store.drones.get(selected.drone)?.current_delivery ?? null) : selected.order;
+  if (current !== selected.order) map.select(Object.assign(selected, { order: current }));
+  panel.show(selected, map.follows);
+  const described = map.describe();
+  if (byId("map").getAttribute("aria-label") !== described) byId("map").setAttribute("aria-label", described);
+  const badge = playback.badge();
+  byId("map-badge").hidden = !badge;
+  byId("map-badge").textContent = badge;
+  showMapState();
+}
+
+function showOrders(sought) {
+  const now = store.clock.now();
+  const newest = [...store.orders.keys()].sort().reverse();
+  const rows = [];
+  for (const id of newest) {
+    const order = store.orders.get(id);
+    if (!matches(sought, [id, order.status, t(`status.${order.status}`), order.drone_id, order.origin_zone, order.destination_zone])) continue;
+    rows.push({ ...order, age_sec: now - order.timestamp });
+    if (rows.length === ROWS_MAX) break;
   }
-  const box = byId("selected");
-  box.hidden = parts.length === 0;
-  box.textContent = parts.join(" · ");
+  ordersTable.show(rows, state.selected.order, sought);
+  byId("orders-note").textContent = rows.length < newest.length ? t("orders.some", { shown: rows.length, count: newest.length }) : t("orders.note");
 }
 
-function onDrones(drones) {
-  const now = performance.now();
-  state.drones = drones.toSorted((a, b) => String(a.id).localeCompare(String(b.id), "en", { numeric: true }));
-  fleet.update(drones, now);
-  const counts = { idle: 0, busy: 0, charging: 0, retiring: 0, inactive: 0 };
-  for (const drone of drones) if (drone.status in counts) counts[drone.status] += 1;
-  for (const [status, count] of Object.entries(counts)) byId(`fleet-${status}`).textContent = String(count);
-}
-
-function onOrders(orders, { extra = false } = {}) {
-  if (extra) {
-    for (const order of orders) state.extra.set(order.id, order);
-    return;
+/// All drones by name; sorted anew only when there are others than before.
+let sortedIds = [];
+function dronesByName() {
+  if (sortedIds.length !== store.drones.size || !sortedIds.every((id) => store.drones.has(id))) {
+    sortedIds = [...store.drones.keys()].sort(byName.compare);
   }
-  state.orders = orders;
-  const flown = new Set(state.drones.map((drone) => drone.current_delivery).filter(Boolean));
-  for (const id of state.extra.keys()) if (!flown.has(id) && id !== state.selected.order) state.extra.delete(id);
+  return sortedIds.map((id) => store.drones.get(id));
 }
 
-/// Orders that a drone flies and that are not among the newest.
-function missingOrders() {
-  const known = new Set(state.orders.map((order) => order.id));
-  const flown = state.drones.map((drone) => drone.current_delivery).filter((id) => id && !known.has(id));
-  // Those never seen first; then the known ones in turn, for their leg changes.
-  return flown.sort((a, b) => state.extra.has(a) - state.extra.has(b) || Math.random() - 0.5);
+function showFleet(sought) {
+  const all = dronesByName();
+  const fitting = all.filter((drone) => filters.shows(drone)
+    && matches(sought, [drone.id, drone.type, drone.status, t(`status.${drone.status}`), drone.zone, drone.current_delivery]));
+  fleetTable.show(fitting.slice(0, ROWS_MAX), state.selected.drone, sought);
+  const shown = Math.min(fitting.length, ROWS_MAX);
+  byId("fleet-note").textContent = shown < all.length ? t("fleet.some", { shown, count: all.length }) : all.length ? t("fleet.count", { count: all.length }) : "";
+  filters.setCounts(store.byStatus());
+}
+
+/// A map without drones says why.
+function showMapState() {
+  const is = !store.whole || !map.zones ? "loading" : store.drones.size ? "full" : "empty";
+  const box = byId("map-box");
+  if (box.dataset.state === is && box.dataset.language === language()) return;
+  box.dataset.state = is;
+  box.dataset.language = language();
+  byId("map-note").hidden = is === "full";
+  byId("map-note").textContent = t(is === "empty" ? "map.empty" : "map.loading");
 }
 
 function onStats(stats) {
   const { deliveries } = stats;
-  if (Number.isFinite(stats.now)) state.clockOffsetSec = stats.now - Date.now() / 1000;
+  promises.note(stats);
   byId("count-waiting").textContent = String(deliveries.pending);
   byId("count-flying").textContent = String(deliveries.assigned + deliveries.in_flight);
   // Several gateways answer in turn, each up to half a second behind: what has been delivered stays delivered, unless
@@ -109,55 +149,112 @@ function onStats(stats) {
     state.delivered = { count: deliveries.delivered, at: performance.now() };
   }
   byId("count-delivered").textContent = String(state.delivered.count);
-  byId("count-failed").textContent = String(deliveries.failed);
-  byId("count-cancelled").textContent = String(deliveries.cancelled);
-  state.lastAt = performance.now();
-  state.failures = 0;
-  showTables();
+  state.ended = deliveries;
+  byId("count-also").textContent = t("also", deliveries);
+}
+
+/// After a break the first event tells how it went on: a snapshot begins anew, anything else is what was missed.
+function onEvent(kind, data) {
+  store.apply(kind, data);
+  if (kind === "snapshot") showTables(); // at once: everything is new
+  if (state.brokenAt === null || state.link !== "live") return;
+  const away = age((performance.now() - state.brokenAt) / 1000);
+  notice(() => t(kind === "snapshot" ? "back.anew" : "back.whole", { age: away }));
+  state.brokenAt = null;
+}
+
+function onLink(link) {
+  state.link = link;
+  if (link === "broken") state.brokenAt ??= performance.now();
   showLink();
+}
+
+let noticeTimer = 0;
+/** @type {(() => string) | null} what the notice says, in the language of the moment */
+let noticed = null;
+function notice(say) {
+  const place = byId("notice");
+  noticed = say;
+  place.textContent = say();
+  place.hidden = false;
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(() => { place.hidden = true; }, NOTICE_MS);
 }
 
 function showLink() {
-  const oldMs = state.lastAt === null ? null : performance.now() - state.lastAt;
-  let link = "live";
-  if (state.failures >= OFFLINE_FAILURES) link = "offline";
-  else if (oldMs === null) link = "connecting";
-  else if (oldMs > LATE_MS) link = "late";
+  const brokenMs = state.brokenAt === null ? 0 : performance.now() - state.brokenAt;
+  let { link } = state;
+  if (link === "broken") link = brokenMs > OFFLINE_AFTER_MS ? "offline" : "late";
   const pill = byId("link-state").parentElement;
-  if (pill.dataset.state !== link) {
-    pill.dataset.state = link;
-    byId("link-state").textContent = link === "offline" ? "no answer, retrying" : link;
-  }
-  byId("link-age").textContent = oldMs === null || oldMs < LATE_MS ? "" : `data ${age(oldMs / 1000)} old`;
+  pill.dataset.state = link;
+  const word = t(`link.${link}`);
+  if (byId("link-state").textContent !== word) byId("link-state").textContent = word;
+  byId("link-age").textContent = link === "offline" ? t("link.old", { age: age(brokenMs / 1000) }) : "";
 }
 
-function frame() {
-  const orders = new Map();
-  for (const order of [...state.extra.values(), ...state.orders]) if (OPEN.includes(order.status)) orders.set(order.id, order);
-  map.draw(fleet.at(performance.now()), [...orders.values()], state.selected);
+let frameMs = performance.now();
+function frame(nowMs) {
+  playback.frame(Math.max(0, nowMs - frameMs) / 1000);
+  frameMs = nowMs;
+  map.frame(nowMs);
   requestAnimationFrame(frame);
 }
 
+async function readZones() {
+  try {
+    const answer = await fetch("/zones");
+    if (answer.ok) {
+      const zones = await answer.json();
+      map.setZones(zones);
+      byId("map-key").hidden = !noFlyOf(zones).length;
+      return;
+    }
+  } catch {
+    // The pill shows that nobody answers.
+  }
+  setTimeout(readZones, 1000);
+}
+
+function showLanguage() {
+  for (const button of document.querySelectorAll("[data-language]")) button.setAttribute("aria-pressed", String(button.dataset.language === language()));
+}
+
+onLanguage(() => {
+  ordersTable.rebuild();
+  fleetTable.rebuild();
+  filters.words();
+  map.redraw();
+  byId("count-also").textContent = t("also", state.ended);
+  if (noticed) byId("notice").textContent = noticed();
+  showLanguage();
+  showLink();
+  showTables();
+  if (store.whole) promises.show(store.clock.now());
+});
+for (const button of document.querySelectorAll("header [data-language]")) button.addEventListener("click", () => setLanguage(button.dataset.language));
+byId("zoom-in").addEventListener("click", () => map.camera.zoomAt(1.6));
+byId("zoom-out").addEventListener("click", () => map.camera.zoomAt(1 / 1.6));
+byId("zoom-fit").addEventListener("click", () => {
+  map.follows = false;
+  map.camera.centre();
+});
+byId("search").addEventListener("input", () => showTables());
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target !== byId("search")) select({});
+});
+
+translate(document);
+showLanguage();
+requestAnimationFrame(frame);
+readZones();
+let turn = "orders";
 setInterval(() => {
   showLink();
-  const flying = state.drones.filter((drone) => drone.status === "busy").length;
-  const open = state.orders.filter((order) => OPEN.includes(order.status)).length;
-  byId("map").setAttribute("aria-label", `Map: ${state.drones.length} drones, ${flying} of them flying, ${open} open orders`);
-}, 1000);
-
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") select({});
-});
-
-requestAnimationFrame(frame);
-poll({
-  onZones: (zones) => map.setZones(zones),
-  onDrones,
-  onOrders,
-  onStats,
-  onFailure: () => {
-    state.failures += 1;
-    showLink();
-  },
-  missingOrders,
-});
+  recorder.record();
+  turn = turn === "orders" ? "fleet" : "orders";
+  if (!document.hidden) showTables(turn);
+}, TABLES_EVERY_MS);
+setInterval(() => {
+  if (store.whole && !document.hidden) promises.show(store.clock.now());
+}, PROMISES_EVERY_MS);
+new Stream({ onEvent, onLink, onStats, snapshot: () => store.snapshot(), expectsNews: () => store.expectsNews() });

@@ -2,7 +2,10 @@
 // every update.
 // Data reaches the page through textContent and attributes only, never as markup.
 
-const STATUS_NAMES = { in_flight: "in flight" };
+import { statusName, t, typeName } from "/dashboard/i18n.js";
+
+const LOW_PCT = 30;
+const HIGH_PCT = 60;
 
 /// The end of an id: the beginning of a UUIDv7 is its time, equal for all orders of a minute.
 export const shortId = (id) => String(id).slice(-6);
@@ -16,13 +19,15 @@ export function age(seconds) {
   return `${Math.floor(s / 86_400)} d`;
 }
 
-export const statusName = (status) => STATUS_NAMES[status] || String(status ?? "–");
-
 const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
 const setData = (node, name, value) => {
   if (node.dataset[name] !== value) node.dataset[name] = value;
+};
+
+const setPressed = (button, pressed) => {
+  if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
 };
 
 class Table {
@@ -34,7 +39,8 @@ class Table {
     this.rows = new Map();
   }
 
-  show(items, selectedId) {
+  /// `sought` is what the user filters by, to say so when nothing is left.
+  show(items, selectedId, sought = "") {
     const keep = new Set(items.map((item) => item.id));
     for (const [id, row] of this.rows) {
       if (!keep.has(id)) {
@@ -52,10 +58,17 @@ class Table {
       if (row.node === place) place = place.nextElementSibling;
       else this.body.insertBefore(row.node, place);
       setData(row.node, "selected", String(item.id === selectedId));
-      row.button.setAttribute("aria-pressed", String(item.id === selectedId));
+      setPressed(row.button, String(item.id === selectedId));
       this.fill(row, item);
     }
     this.empty.hidden = items.length > 0;
+    this.empty.textContent = sought ? t("none.match", { text: sought }) : t(this.emptyKey);
+  }
+
+  /// After the language has changed.
+  rebuild() {
+    for (const { node } of this.rows.values()) node.remove();
+    this.rows.clear();
   }
 
   makeRow(id) {
@@ -92,12 +105,13 @@ class Table {
 
 export class OrdersTable extends Table {
   columns = ["id", "badge", "num", "text", "text", "num"];
+  emptyKey = "orders.empty";
 
   makeRow(id) {
     const row = super.makeRow(id);
     row.button.classList.add("code");
     row.button.title = id;
-    row.button.setAttribute("aria-label", `Show order ${id} on the map`);
+    row.button.setAttribute("aria-label", t("show.order", { id }));
     return row;
   }
 
@@ -114,14 +128,16 @@ export class OrdersTable extends Table {
 
 export class FleetTable extends Table {
   columns = ["id", "text", "badge", "battery", "text", "text"];
+  emptyKey = "fleet.empty";
 
   makeRow(id) {
     const row = super.makeRow(id);
-    row.button.setAttribute("aria-label", `Show ${id} on the map`);
+    row.button.setAttribute("aria-label", t("show.drone", { id }));
     const box = document.createElement("span");
     box.className = "battery";
-    const meter = document.createElement("meter");
-    Object.assign(meter, { min: 0, max: 100, low: 30, high: 60, optimum: 100 });
+    // No <meter>: fifty of those, each with boxes and clips of its own inside, cost more to paint than the rest of the page.
+    const meter = document.createElement("span");
+    meter.className = "meter";
     const percent = document.createElement("span");
     meter.setAttribute("aria-hidden", "true"); // the number beside it says the same
     box.append(meter, percent);
@@ -133,14 +149,18 @@ export class FleetTable extends Table {
 
   fill({ cells: [id, type, status, , place, order], meter, percent }, drone) {
     setText(id, drone.id);
-    setText(type, drone.type ?? "–");
+    setText(type, typeName(drone.type));
     this.badge(status, drone.status);
     const battery = Math.round(Number(drone.battery) || 0);
-    if (meter.value !== battery) meter.value = battery;
+    if (meter.dataset.full !== String(battery)) {
+      meter.dataset.full = String(battery);
+      meter.dataset.level = battery <= LOW_PCT ? "low" : battery < HIGH_PCT ? "middle" : "high";
+      meter.style.setProperty("--full", `${battery}%`);
+    }
     setText(percent, `${battery} %`);
     setText(place, zone(drone.zone));
     setText(order, drone.current_delivery ? shortId(drone.current_delivery) : "–");
   }
 }
 
-const zone = (name) => (name ? String(name).replace("zone ", "z") : "outside");
+const zone = (name) => (name ? String(name).replace("zone ", "z") : t("outside"));

@@ -13,114 +13,53 @@
 #   --max-p95-ms N          threshold of the 95th percentile [300]
 #   --max-p99-ms N          threshold of the 99th percentile [1000]
 #   --min-requests N        fewer requests prove nothing [1]
+#   --json                  an object per interval, and one of the whole run
 #
-# Understands lb's default format: `[access] METHOD /path STATUS 12.3ms`. Lines that end in ` stream` are event
-# streams, whose length is no latency. Refusals by the rate limit (429) are counted on their own, not as errors.
-# Percentiles come from buckets 1% wide.
+# All of this is `dronedispatch slo-watch`; here it is only found. In this order: DRONEDISPATCH (a path), the newest one
+# that cargo has built here, one in PATH, the image dronedispatch:latest (IMAGE), and at last cargo builds it.
 set -euo pipefail
+here=$(cd "$(dirname "$0")/.." && pwd)
 
-interval=10 duration=0 path='' assert=0 max_error_percent=1 max_p95_ms=300 max_p99_ms=1000 min_requests=1 stdin=0
-usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
-while [ $# -gt 0 ]; do
-  case $1 in
-    --interval | --duration | --max-error-percent | --max-p95-ms | --max-p99-ms | --min-requests)
-      [[ ${2:-} =~ ^[0-9]+(\.[0-9]+)?$ ]] || { echo "slo_watch: $1: expected a number, got '${2:-}'" >&2; exit 2; }
-      name=${1#--}
-      printf -v "${name//-/_}" %s "$2"
-      shift ;;
-    --path)
-      path=${2:?--path needs a pattern}
-      shift ;;
-    --assert) assert=1 ;;
-    -) stdin=1 ;;
-    -h | --help) usage; exit ;;
-    *) echo "slo_watch: unknown argument '$1'" >&2; usage >&2; exit 2 ;;
-  esac
-  shift
+can() { "$@" slo-watch --help </dev/null >/dev/null 2>&1; } # an older program does not know it
+
+built() { # the programs that cargo has built here, newest first
+  local target=${CARGO_TARGET_DIR:-$here/target}
+  ls -t "$target"/{release,debug}/dronedispatch 2>/dev/null || true
+}
+
+if [ -n "${DRONEDISPATCH:-}" ]; then exec "$DRONEDISPATCH" slo-watch "$@"; fi
+mapfile -t programs < <(built; command -v dronedispatch || true) # no loop of `read`: the log is on standard input
+for program in ${programs[@]+"${programs[@]}"}; do
+  if can "$program"; then exec "$program" slo-watch "$@"; fi
 done
 
-lines() {
-  if [ $stdin = 1 ]; then
-    cat
-  elif docker compose version >/dev/null 2>&1; then
-    timeout "$duration" docker compose logs --no-color --no-log-prefix -f --tail=0 lb
-  else
-    timeout "$duration" docker-compose logs --no-color -f --tail=0 lb
-  fi
-}
+image=${IMAGE:-dronedispatch:latest}
+if docker image inspect "$image" >/dev/null 2>&1 && can docker run --rm "$image" dronedispatch; then
+  inside=(docker run --rm -i "$image" dronedispatch slo-watch)
+  for word in "$@"; do
+    case $word in - | -h | --help) exec "${inside[@]}" "$@" ;; esac
+  done
+  # Inside there is no Compose: the log goes in from here. `--duration` means the following, so it is dealt with here too.
+  duration=0 rest=()
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --duration) duration=${2:?--duration needs seconds}; shift ;;
+      --duration=*) duration=${1#*=} ;;
+      *) rest+=("$1") ;;
+    esac
+    shift
+  done
+  compose=(docker compose)
+  docker compose version >/dev/null 2>&1 || compose=(docker-compose)
+  trap : INT # Ctrl-C ends the reading; the summary still comes
+  { timeout "$duration" "${compose[@]}" logs --no-color -f --tail=0 lb || true; } | "${inside[@]}" - ${rest[@]+"${rest[@]}"}
+  exit
+fi
 
-# Ticks travel in the same pipe as the log lines: awk then needs no clock, and silent intervals are seen as well.
-feed() {
-  (while sleep "$interval" >/dev/null 2>&1; do echo "#tick $(date +%T)"; done) &
-  ticker=$!
-  { lines || true; } | grep --line-buffered -F '[access] ' || true
-  kill $ticker
-}
-
-trap : INT # Ctrl-C ends the reading; the summary still comes
-feed | (
-  trap '' INT
-  exec awk -v want="$path" -v assert=$assert -v max_error_percent="$max_error_percent" -v max_p95_ms="$max_p95_ms" \
-    -v max_p99_ms="$max_p99_ms" -v min_requests="$min_requests" '
-    # The value below which the share `p` of `n` samples of `scope` lies.
-    function percentile(scope, n, p,    need, seen, bucket) {
-      need = p * n
-      for (bucket = low; bucket <= high; bucket++) {
-        seen += histogram[scope, bucket]
-        if (seen > 0 && seen >= need) return exp((bucket + 0.5) * WIDTH)
-      }
-      return 0
-    }
-    function row(name, scope,    n) {
-      n = count[scope]
-      printf "%-9s %8d %8d %7.2f %8d %9.1f %9.1f %9.1f\n", name, n, errors[scope], n ? 100 * errors[scope] / n : 0,
-        limited[scope], percentile(scope, n, 0.5), percentile(scope, n, 0.95), percentile(scope, n, 0.99)
-      fflush()
-    }
-    function add(scope, status, bucket) {
-      count[scope]++
-      histogram[scope, bucket]++
-      if (status >= 500) errors[scope]++
-      if (status == 429) limited[scope]++
-    }
-    function breach(text) { print "SLO missed: " text; failed = 1 }
-    BEGIN {
-      WIDTH = log(1.01)
-      low = 1e9; high = -1e9
-      printf "%-9s %8s %8s %7s %8s %9s %9s %9s\n", "time", "requests", "errors", "error%", "limited", "p50 ms", "p95 ms", "p99 ms"
-    }
-    /^#tick / {
-      row($2, "now")
-      for (bucket = low; bucket <= high; bucket++) delete histogram["now", bucket]
-      count["now"] = errors["now"] = limited["now"] = 0
-      next
-    }
-    {
-      sub(/^.*\[access\] /, "")
-      sub(/\r$/, "")
-      # METHOD /path STATUS 12.3ms: anything else (streams, other formats) is no sample.
-      if (NF != 4 || $3 !~ /^[0-9][0-9][0-9]$/ || $4 !~ /^[0-9.]+ms$/) { other++; next }
-      if (want != "" && $2 !~ want) next
-      ms = $4 + 0
-      if (ms < 0.001) ms = 0.001
-      bucket = log(ms) / WIDTH
-      bucket = int(bucket) - (bucket < int(bucket))
-      if (bucket < low) low = bucket
-      if (bucket > high) high = bucket
-      add("now", $3 + 0, bucket)
-      add("all", $3 + 0, bucket)
-    }
-    END {
-      row("total", "all")
-      if (other) print other " lines were no samples (event streams, other formats)"
-      if (!assert) exit 0
-      n = count["all"] + 0
-      if (n < min_requests) breach(n " requests seen, expected at least " min_requests)
-      if (n && 100 * errors["all"] / n > max_error_percent) breach(sprintf("%.2f%% errors, allowed %s%%", 100 * errors["all"] / n, max_error_percent))
-      p95 = percentile("all", n, 0.95); p99 = percentile("all", n, 0.99)
-      if (p95 > max_p95_ms) breach(sprintf("p95 %.1f ms, allowed %s ms", p95, max_p95_ms))
-      if (p99 > max_p99_ms) breach(sprintf("p99 %.1f ms, allowed %s ms", p99, max_p99_ms))
-      if (!failed) print "SLO met"
-      exit failed
-    }'
-)
+if ! command -v cargo >/dev/null; then
+  echo "slo_watch: there is neither a program dronedispatch (set DRONEDISPATCH), nor the image $image, nor cargo to build it" >&2
+  exit 2
+fi
+echo "slo_watch: building dronedispatch, once; this takes some minutes" >&2
+cargo build --quiet --release --locked --manifest-path "$here/Cargo.toml" -p dronedispatch >&2
+exec "${CARGO_TARGET_DIR:-$here/target}/release/dronedispatch" slo-watch "$@"

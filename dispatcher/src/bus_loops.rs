@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bus::{Bus, Topic};
 use bytes::Bytes;
-use domain::events::{DeliveryRequest, DeliveryStatusChanged, DroneUpdate};
+use domain::events::{DeliveryRequest, DeliveryStatusChanged, DroneUpdates};
 use serde::de::DeserializeOwned;
 use service::{Heartbeat, Shutdown};
 use tokio::sync::mpsc;
+use trace::{Context, Kind, Scope, Tracer};
 
 use crate::Config;
 use crate::hints::Inbox;
@@ -34,15 +35,31 @@ impl Topics {
     }
 }
 
-/// Notes announced orders.
-pub(crate) async fn consume_orders(
+/// Where messages come from, and who records that they do.
+pub(crate) struct Source {
     bus: Arc<dyn Bus>,
     topic: Topic,
-    inbox: Arc<Inbox>,
-    beat: Heartbeat,
-    shutdown: Shutdown,
-) {
-    consume(bus, topic, beat, shutdown, |request: DeliveryRequest| {
+    tracer: Tracer,
+}
+
+impl Source {
+    pub(crate) fn new(bus: Arc<dyn Bus>, topic: Topic, tracer: Tracer) -> Self {
+        Self { bus, topic, tracer }
+    }
+
+    /// Takes note of a message on behalf of whoever published it.
+    fn on_behalf(&self, context: &Context, note: impl FnOnce()) {
+        let scope = Scope::new(context.clone(), &self.tracer);
+        let mut span = scope.span(Kind::Consumer, || format!("process {}", self.topic));
+        span.set_with("messaging.destination.name", || self.topic.name.clone());
+        span.set("messaging.operation.type", "process");
+        Scope::new(span.context().clone(), &self.tracer).run(note);
+    }
+}
+
+/// Notes announced orders.
+pub(crate) async fn consume_orders(source: Source, inbox: Arc<Inbox>, beat: Heartbeat, shutdown: Shutdown) {
+    consume(source, beat, shutdown, |request: DeliveryRequest| {
         inbox.order(&request.delivery_id)
     })
     .await;
@@ -50,31 +67,26 @@ pub(crate) async fn consume_orders(
 
 /// Notes drones that have got somewhere.
 pub(crate) async fn consume_updates(
-    bus: Arc<dyn Bus>,
-    topic: Topic,
+    source: Source,
     inbox: Arc<Inbox>,
     arrive_eps_km: f64,
     beat: Heartbeat,
     shutdown: Shutdown,
 ) {
-    consume(bus, topic, beat, shutdown, |update: DroneUpdate| {
-        inbox.moved(&update, arrive_eps_km)
+    consume(source, beat, shutdown, |DroneUpdates(updates)| {
+        for update in &updates {
+            inbox.moved(update, arrive_eps_km);
+        }
     })
     .await;
 }
 
 /// Takes messages until told to stop. A broker that is away is no trouble: the loop is alive, and sweeps do without it.
-async fn consume<T: DeserializeOwned>(
-    bus: Arc<dyn Bus>,
-    topic: Topic,
-    beat: Heartbeat,
-    shutdown: Shutdown,
-    mut note: impl FnMut(T),
-) {
+async fn consume<T: DeserializeOwned>(source: Source, beat: Heartbeat, shutdown: Shutdown, mut note: impl FnMut(T)) {
     beat.ok();
     let mut subscription = tokio::select! {
         () = shutdown.stopped() => return,
-        subscription = bus.subscribe(&topic, PREFETCH) => subscription,
+        subscription = source.bus.subscribe(&source.topic, PREFETCH) => subscription,
     };
     loop {
         beat.ok();
@@ -90,12 +102,16 @@ async fn consume<T: DeserializeOwned>(
         };
         match serde_json::from_slice::<T>(&message.body) {
             Ok(hint) => {
-                note(hint);
+                if message.context.is_empty() {
+                    note(hint);
+                } else {
+                    source.on_behalf(&message.context, || note(hint));
+                }
                 message.ack().await;
             }
             Err(error) => {
                 let shown = String::from_utf8_lossy(&message.body[..message.body.len().min(SHOWN_BYTES)]).into_owned();
-                tracing::warn!(%topic, %error, body = shown, "a message cannot be read; moved to the dead letters");
+                tracing::warn!(topic = %source.topic, %error, body = shown, "a message cannot be read; moved to the dead letters");
                 message.reject().await;
             }
         }

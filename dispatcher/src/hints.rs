@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use domain::events::DroneUpdate;
 use domain::geo::Point;
 use tokio::sync::Notify;
+use trace::Context;
 
 /// Most hints of a kind kept between two rounds; the sweep finds the rest.
 const HINTS_MAX: usize = 2_000;
@@ -23,6 +24,8 @@ pub struct Hints {
     pub orders: BTreeSet<String>,
     /// Drones to look at.
     pub drones: BTreeSet<String>,
+    /// On whose behalf a drone told of itself, where that is known.
+    pub contexts: HashMap<String, Context>,
 }
 
 /// What would be news about a drone that flies an order.
@@ -69,6 +72,10 @@ impl Inbox {
         }
         let mut hints = locked(&self.hints);
         if hints.drones.len() < HINTS_MAX && hints.drones.insert(update.drone_id.clone()) {
+            let context = trace::with_current(|scope| scope.context.clone());
+            if let Some(context) = context.filter(|context| context.span.is_some()) {
+                hints.contexts.insert(update.drone_id.clone(), context);
+            }
             drop(hints);
             self.notify.notify_one();
         }

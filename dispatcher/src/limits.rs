@@ -34,14 +34,15 @@ pub const ORPHAN_AFTER_SEC: f64 = 60.0;
 pub const ZONES_EVERY_SEC: f64 = 10.0;
 
 /// Seconds between two looks for contradictions between drones and deliveries.
-pub const RECONCILE_EVERY_SEC: f64 = 0.5;
+pub const RECONCILE_EVERY_SEC: f64 = 0.25;
 
-/// How long a contradiction must last before it is repaired, in seconds: an assignment under way looks like one for an instant.
-pub const RECONCILE_GRACE_SEC: f64 = 1.0;
+/// How long a contradiction must last before it is repaired, in seconds: an assignment under way looks like one for an instant. One that takes
+/// longer than this, with a slow KV, is finished by whoever looks, and its own second write then finds that done.
+pub const RECONCILE_GRACE_SEC: f64 = 0.5;
 
-/// Time to live of the locks of an assignment, in seconds: longer than the KV's own timeouts take, short enough that what a
-/// crashed dispatcher held is soon free.
-pub const LOCK_TTL_SEC: f64 = 5.0;
+/// Time to live of the locks of an assignment, in seconds. Short enough that others have what a killed dispatcher held long before 3 s are over,
+/// [`HOLD_OFF_SEC`] and a round included. Too short does no harm: the locks only spare work that would be in vain.
+pub const LOCK_TTL_SEC: f64 = 1.0;
 
 /// How long an order or drone whose lock somebody else holds, or whose key does not answer, is left alone, in seconds.
 pub const HOLD_OFF_SEC: f64 = 0.3;
@@ -52,8 +53,33 @@ pub const ASSIGN_CONCURRENCY: usize = 16;
 /// How often a change of a drone is tried anew after losing the race against the simulator.
 pub const CAS_ATTEMPTS: usize = 6;
 
+/// Seconds between two looks for swaps per order to whose pick-up a drone flies: at once in a small fleet, every 0.4 s with 400 of them, of which a
+/// look takes some 10 ms.
+pub const SWAPS_PER_ORDER_SEC: f64 = 0.001;
+
 /// How long a surplus of active drones must last before any retires, in seconds: bursts come in waves.
 pub const RETIRE_AFTER_SEC: f64 = 5.0;
+
+/// Seconds between two looks at what is expected of open orders.
+pub const OUTLOOK_EVERY_SEC: f64 = 2.0;
+
+/// Most outlooks written per look: those written longest ago come first.
+pub const OUTLOOK_WRITES_MAX: usize = 50;
+
+/// Most waiting orders that are played forward per look, in the policy's order.
+pub const OUTLOOK_ORDERS_MAX: usize = 500;
+
+/// An order that has waited for less, in seconds, gets no outlook: most are assigned before.
+pub const OUTLOOK_AFTER_SEC: f64 = 1.0;
+
+/// A time that moves by less, in seconds, or by less than [`OUTLOOK_SLACK_SHARE`] of the time until then, is no news.
+pub const OUTLOOK_SLACK_SEC: f64 = 5.0;
+
+/// See [`OUTLOOK_SLACK_SEC`].
+pub const OUTLOOK_SLACK_SHARE: f64 = 0.25;
+
+/// A reason in which only the number changed is written again after this many seconds.
+pub const OUTLOOK_REWORD_SEC: f64 = 10.0;
 
 /// How often the same complaint about the same record is logged, in seconds.
 pub const COMPLAIN_EVERY_SEC: f64 = 60.0;
@@ -69,6 +95,13 @@ pub const PREFETCH: u16 = 200;
 
 /// Shortest pause between two rounds, so that a stream of events does not become a stream of rounds.
 pub const ROUND_GAP: Duration = Duration::from_millis(10);
+
+/// The pause grows to so many times what the round took: with ten thousand orders waiting a round costs tens of milliseconds, and each new
+/// order is a hint. Rounds then take at most a third of a core from those who accept the orders.
+pub const ROUND_REST: u32 = 2;
+
+/// It grows no further than this, so that a slow KV does not make the dispatcher slower still.
+pub const ROUND_GAP_MAX: Duration = Duration::from_millis(500);
 
 /// `/ready` turns when no round has succeeded for this long.
 pub const ROUND_MAX_SILENCE: Duration = Duration::from_secs(10);

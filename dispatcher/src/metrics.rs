@@ -30,6 +30,10 @@ pub struct DispatchMetrics {
     drone_changes: Family<KindLabel, Counter>,
     lost_races: Family<KindLabel, Counter>,
     repairs: Family<KindLabel, Counter>,
+    /// Orders that lost their drone before pick-up and wait again.
+    pub reassigned: Counter,
+    /// Orders that went from a drone on its way to the pick-up to another one.
+    pub swaps: Counter,
     /// Messages that could not be published.
     pub unpublished: Counter,
     /// Rounds that the policy gave up, and `greedy` decided.
@@ -65,6 +69,16 @@ impl DispatchMetrics {
                 "repairs",
                 "Repairs of what a crash or somebody else left behind",
                 Family::default(),
+            ),
+            reassigned: metrics.register(
+                "reassigned",
+                "Orders that lost their drone before pick-up and wait again",
+                Counter::default(),
+            ),
+            swaps: metrics.register(
+                "swaps",
+                "Orders taken from a drone on its way to the pick-up and given to a better one",
+                Counter::default(),
             ),
             unpublished: metrics.register("unpublished", "Status messages not published", Counter::default()),
             fallbacks: metrics.register(

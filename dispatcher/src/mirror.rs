@@ -1,14 +1,15 @@
 //! The dispatcher's picture of open orders and drones: rebuilt from the KV at any time, never the truth itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use domain::delivery::{Delivery, DeliveryStatus};
+use domain::delivery::{Delivery, DeliveryStatus, Leg};
 use domain::drone::{Drone, DroneStatus, DroneType};
 use domain::geo::Point;
 use kv_client::Version;
 
 use crate::hints::Watch;
 use crate::limits::{COMPLAIN_EVERY_SEC, COMPLAINTS_MAX};
+use crate::silence::Silence;
 
 /// A record as it was last read, with the version to name when changing it.
 #[derive(Debug, Clone)]
@@ -23,8 +24,10 @@ pub(crate) struct Order {
     pub(crate) seen: Seen<Delivery>,
     /// When it was last read, Unix seconds.
     pub(crate) read_at: f64,
-    /// True once it is known to lie in the area and within range.
+    /// True once it is known to lie in the area, outside no-fly zones and within range.
     pub(crate) flyable: bool,
+    /// When its outlook was last written by this dispatcher, Unix seconds.
+    pub(crate) told_at: f64,
 }
 
 /// Open orders by id (which is by age) and all drones by id.
@@ -34,30 +37,61 @@ pub(crate) struct Mirror {
     pub(crate) orders: BTreeMap<String, Order>,
     /// Where each flying drone stood when it took its order: (order, place).
     baselines: HashMap<String, (String, Point)>,
+    /// Who has been silent for how long.
+    pub(crate) silence: Silence,
+    /// See [`Self::changes`].
+    changes: u64,
 }
 
 impl Mirror {
     pub(crate) fn put_order(&mut self, seen: Seen<Delivery>, now: f64) {
         let id = seen.record.id.clone();
         if !seen.record.status.is_open() {
-            self.orders.remove(&id);
+            self.changes += u64::from(self.orders.remove(&id).is_some());
             return;
         }
         // An order that a drone took once is flyable; a pending one keeps what was found out about it.
-        let known = self.orders.get(&id).is_some_and(|order| order.flyable);
-        let flyable = known || seen.record.status.has_drone();
+        let known = self.orders.get(&id);
+        let state = |record: &Delivery| (record.status, record.leg);
+        let is_news = known.is_none_or(|known| state(&known.seen.record) != state(&seen.record));
+        self.changes += u64::from(is_news);
+        let told_at = known.map_or(0.0, |order| order.told_at);
+        let flyable = known.is_some_and(|order| order.flyable) || seen.record.status.has_drone();
         self.orders.insert(
             id,
             Order {
                 seen,
                 read_at: now,
                 flyable,
+                told_at,
             },
         );
     }
 
+    /// What is known of where waiting orders lie counts no longer: the zones have changed.
+    pub(crate) fn screen_again(&mut self) {
+        for order in self.orders.values_mut() {
+            order.flyable = order.seen.record.status.has_drone();
+        }
+    }
+
     pub(crate) fn put_drone(&mut self, seen: Seen<Drone>) {
+        self.silence.note(&seen.record);
+        let known = self.drones.get(&seen.record.id);
+        self.changes += u64::from(known.is_none_or(|known| known.record.status != seen.record.status));
         self.drones.insert(seen.record.id.clone(), seen);
+    }
+
+    /// Counts what may make another plan the best one, beside the flight of time: orders and drones that are new or do something else.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// How many orders a drone is on its way to.
+    pub(crate) fn orders_to_fetch(&self) -> f64 {
+        let records = self.orders.values().map(|order| &order.seen.record);
+        let fetched = records.filter(|record| record.status.has_drone() && record.leg != Some(Leg::ToDestination));
+        fetched.map(|_| 1.0).sum()
     }
 
     /// Waiting orders that could be flown, oldest first.
@@ -92,13 +126,44 @@ impl Mirror {
         counts
     }
 
+    /// Orders that are given to a drone, with its id.
+    fn given(&self) -> impl Iterator<Item = (&Seen<Delivery>, &str)> {
+        let given = self.orders.values().map(|order| &order.seen);
+        given
+            .filter(|seen| seen.record.status.has_drone())
+            .filter_map(|seen| Some((seen, seen.record.drone_id.as_deref()?)))
+    }
+
     /// Drones with the order that each flies, where both agree.
     pub(crate) fn flights(&self) -> impl Iterator<Item = (&Seen<Delivery>, &Drone)> {
-        self.orders.values().filter_map(|order| {
-            let record = &order.seen.record;
-            let drone = &self.drones.get(record.drone_id.as_deref()?)?.record;
-            (record.status.has_drone() && holds(drone, &record.id)).then_some((&order.seen, drone))
+        self.given().filter_map(|(order, id)| {
+            let drone = &self.drones.get(id)?.record;
+            holds(drone, &order.record.id).then_some((order, drone))
         })
+    }
+
+    /// Drones that have a parcel on board but do not fly it (any more), with its order: somebody else wrote their records.
+    pub(crate) fn carriers(&self) -> impl Iterator<Item = (&Drone, &Delivery)> {
+        let on_board = self
+            .given()
+            .filter(|(order, _)| order.record.leg == Some(Leg::ToDestination));
+        on_board.filter_map(|(order, id)| {
+            let drone = &self.drones.get(id)?.record;
+            let is_elsewhere = matches!(drone.status, DroneStatus::Busy | DroneStatus::Lost);
+            (!is_elsewhere).then_some((drone, &order.record))
+        })
+    }
+
+    /// Drones that an order is given to and that do not hold it: nobody knows yet whether they will go on with it, so they get no other.
+    pub(crate) fn claimed(&self) -> HashSet<&str> {
+        let is_held = |order: &Seen<Delivery>, id: &str| {
+            let drone = self.drones.get(id);
+            drone.is_some_and(|seen| holds(&seen.record, &order.record.id))
+        };
+        self.given()
+            .filter(|(order, id)| !is_held(order, id))
+            .map(|(_, id)| id)
+            .collect()
     }
 
     /// Notes where drones stand that have just taken an order, and forgets those that no longer fly one.
@@ -119,6 +184,15 @@ impl Mirror {
     pub(crate) fn has_moved(&self, drone: &Drone) -> bool {
         let known = self.baselines.get(&drone.id);
         known.is_some_and(|(id, from)| drone.current_delivery.as_ref() == Some(id) && *from != drone.pos)
+    }
+
+    /// Orders whose drone is lost.
+    pub(crate) fn orphaned(&self) -> impl Iterator<Item = &Delivery> {
+        let records = self.orders.values().map(|order| &order.seen.record);
+        records.filter(|record| {
+            let drone = record.drone_id.as_ref().and_then(|id| self.drones.get(id));
+            record.status.has_drone() && drone.is_some_and(|seen| seen.record.status == DroneStatus::Lost)
+        })
     }
 
     /// What would be news about each flying drone.

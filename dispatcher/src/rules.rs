@@ -12,6 +12,10 @@ pub struct Rules {
     pub pace: Pace,
     /// Whether a drone may carry parcels of lighter classes than its own: decided by the policy.
     pub pools_classes: bool,
+    /// `SWAPS_MAX`: how often an order may be taken back from a drone on its way to the pick-up; 0 if the policy never does that.
+    pub swaps_max: u32,
+    /// `SWAP_GAIN_MIN`: minutes of flight that this must save.
+    pub swap_gain_min: f64,
     /// `NEAR_EPS_KM`: width of the rings of equal distance, above 0.
     pub near_eps_km: f64,
     /// `MAX_PICKUP_KM`.
@@ -22,10 +26,16 @@ pub struct Rules {
     pub arrive_eps_km: f64,
     /// `CRITICAL_BATTERY`.
     pub critical_battery_pct: f64,
+    /// `CHARGER_SLOTS`: drones that charge at once at a charge point; 0 is as many as there are.
+    pub charger_slots: usize,
     /// `FULL_AFTER`.
     pub full_after_pct: f64,
+    /// `TOP_UP_BELOW`: below it a drone that no order needs tops up; 0 if none does, at most `full_after_pct`.
+    pub top_up_below_pct: f64,
     /// `EARLY_CHARGE_THRESHOLD`.
     pub early_charge_threshold: u32,
+    /// `DRONE_LOST_SEC`.
+    pub drone_lost_sec: f64,
     /// `PENDING_SCAN_LIMIT`.
     pub pending_scan_limit: usize,
     /// `MAX_ASSIGN_PER_ROUND`.
@@ -82,6 +92,12 @@ impl Pace {
         } else {
             self.minutes(pct / self.charge_pct_per_sec)
         }
+    }
+
+    /// Percent that are charged in so many minutes of flight.
+    #[must_use]
+    pub fn charged_pct(&self, minutes: f64) -> f64 {
+        self.clock_sec(minutes) * self.charge_pct_per_sec
     }
 }
 

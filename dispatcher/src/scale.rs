@@ -17,7 +17,7 @@ use crate::rules::Autoscale;
 /// A class in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClassCount {
-    /// Drones of the class.
+    /// Drones of the class that are not lost.
     pub fleet: usize,
     /// Of these, idle, busy or charging.
     pub active: usize,
@@ -110,7 +110,8 @@ pub fn count(drones: &[&Drone], pending: &BTreeMap<DroneType, usize>) -> BTreeMa
     let mut classes: BTreeMap<DroneType, ClassCount> = DroneType::ALL.map(|kind| (kind, ClassCount::default())).into();
     for drone in drones {
         let class = classes.entry(drone.kind).or_default();
-        class.fleet += 1;
+        // Nobody can wake a lost one.
+        class.fleet += usize::from(drone.status != DroneStatus::Lost);
         class.active += usize::from(drone.status.is_active());
         class.busy += usize::from(drone.status == DroneStatus::Busy);
     }

@@ -1,5 +1,7 @@
 //! Small builders for the unit tests of this crate.
 
+use std::collections::HashMap;
+
 use domain::delivery::Delivery;
 use domain::drone::Drone;
 use domain::energy::EnergyModel;
@@ -7,6 +9,7 @@ use domain::geo::Point;
 use domain::order::NewOrder;
 use domain::zones::ZonesConfig;
 
+use crate::policy::Snapshot;
 use crate::rules::{Autoscale, Pace, Rules};
 
 pub(crate) fn zones() -> ZonesConfig {
@@ -25,13 +28,18 @@ pub(crate) fn rules() -> Rules {
             charge_pct_per_sec: 5.0 / 0.375,
         },
         pools_classes: false,
+        swaps_max: 0,
+        swap_gain_min: 0.3,
         near_eps_km: 0.2,
         max_pickup_km: 20.0,
         pickup_grace_sec: 30.0,
         arrive_eps_km: 0.02,
         critical_battery_pct: 30.0,
+        charger_slots: 0,
         full_after_pct: 95.0,
+        top_up_below_pct: 0.0,
         early_charge_threshold: 5,
+        drone_lost_sec: 30.0,
         pending_scan_limit: 500,
         max_assign_per_round: 100,
         autoscale: Some(Autoscale {
@@ -60,6 +68,19 @@ pub(crate) fn order(id: &str, origin: Point, weight: f64) -> Delivery {
         destination,
         weight,
         priority: None,
+        deadline: None,
     };
     Delivery::new(id.to_owned(), &order, &zones(), 0.0)
+}
+
+/// At second 0, nobody flying.
+pub(crate) fn snapshot<'a>(zones: &'a ZonesConfig, orders: &'a [Delivery], drones: &'a [Drone]) -> Snapshot<'a> {
+    Snapshot {
+        now: 0.0,
+        zones,
+        pending: orders.iter().collect(),
+        drones: drones.iter().collect(),
+        flights: HashMap::new(),
+        swappable: Vec::new(),
+    }
 }

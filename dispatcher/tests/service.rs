@@ -40,6 +40,7 @@ fn store_order(kv: &FakeKv, id: &str) -> Delivery {
         destination: Point::new(41.92, 12.45),
         weight: 1.0,
         priority: None,
+        deadline: None,
     };
     let record = Delivery::new(id.to_owned(), &order, &ZonesConfig::rome(2, 2).unwrap(), 0.0);
     kv.set(

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, ValueEnum};
+use domain::chargers::{DEFAULT_CHARGER_SLOTS, MAX_CHARGER_SLOTS};
 use domain::keys;
 use service::program::Program;
 use service::settings::{CommonArgs, SettingError, at_least_one, non_negative, percent, positive};
+use service::traces::TraceArgs;
 
 use crate::motion::{Flight, Model};
+use crate::shard::{Part, Shard};
 
 /// Port unless `LISTEN` says otherwise.
 pub const DEFAULT_PORT: u16 = 8200;
@@ -53,6 +56,10 @@ pub struct Config {
     #[arg(long, env = "DRONE_POOL_MAX", default_value = "20", value_parser = pool, value_name = "N")]
     pub drone_pool_max: u32,
 
+    /// Which part of the fleet this process flies, I/N: of N processes the I-th, N at most 64 and at most DRONE_POOL_MAX. Each of 1/N to N/N has to run, once, all with the same DRONE_POOL_MAX
+    #[arg(long, env = "SHARD", default_value_t = Shard::WHOLE, value_name = "I/N")]
+    pub shard: Shard,
+
     /// Seconds between two ticks, 0.005 to 60
     #[arg(long, env = "DRONE_TICK_SEC", default_value = "0.05", value_parser = tick, value_name = "SEC")]
     pub drone_tick_sec: f64,
@@ -60,6 +67,10 @@ pub struct Config {
     /// Battery gained per tick at a charge point, percent
     #[arg(long, env = "CHARGE_PER_TICK", default_value = "5", value_parser = percent, value_name = "PCT")]
     pub charge_per_tick: f64,
+
+    /// Drones that can charge at once at the charge point of a zone, the others wait their turn; 0 is as many as there are
+    #[arg(long, env = "CHARGER_SLOTS", default_value_t = DEFAULT_CHARGER_SLOTS, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_CHARGER_SLOTS)), value_name = "N")]
+    pub charger_slots: u32,
 
     /// Battery spent per kilometre, percent
     #[arg(long, env = "BATTERY_PER_KM", default_value = "1.2", value_parser = non_negative, value_name = "PCT")]
@@ -80,6 +91,10 @@ pub struct Config {
     /// Position events kept while the broker is slow or away, at least 1; beyond that the oldest are dropped
     #[arg(long, env = "EVENT_QUEUE_MAX", default_value = "2000", value_parser = at_least_one, value_name = "N")]
     pub event_queue_max: usize,
+
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 
     /// Settings every program has.
     #[command(flatten)]
@@ -108,6 +123,12 @@ fn tick(text: &str) -> Result<f64, String> {
 }
 
 impl Config {
+    /// The part of the fleet that is flown.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        Part::of(self.shard, self.drone_pool_max)
+    }
+
     /// Time between two ticks.
     #[must_use]
     pub fn tick(&self) -> Duration {
@@ -128,6 +149,7 @@ impl Config {
             tick_sec: self.drone_tick_sec,
             battery_per_km: self.battery_per_km,
             charge_per_tick_pct: self.charge_per_tick,
+            charger_slots: self.charger_slots,
         }
     }
 }
@@ -144,6 +166,14 @@ impl Program for Config {
     }
 
     fn validate(&self) -> Result<(), SettingError> {
+        self.traces.validate()?;
+        if self.shard.count() > self.drone_pool_max {
+            return Err(SettingError::new(
+                "SHARD (--shard)",
+                format!("{} with DRONE_POOL_MAX {}", self.shard, self.drone_pool_max),
+                "at most as many shards as drones",
+            ));
+        }
         kv_client::check_url(&self.kv_url).map_err(|error| {
             SettingError::new(
                 "KV_URL (--kv-url)",
@@ -165,6 +195,8 @@ mod tests {
         let config: Config = try_parse_from(["drone-sim"]).unwrap();
         config.validate().unwrap();
         assert_eq!((config.drone_pool_max, config.event_queue_max), (20, 2_000));
+        assert_eq!(config.flight().charger_slots, 0);
+        assert_eq!((config.shard, config.part()), (Shard::WHOLE, Part::whole(20)));
         assert_eq!(config.tick(), Duration::from_millis(50));
         assert_eq!(config.listen.port(), DEFAULT_PORT);
         let Model::Cruise { base_km_per_sec } = config.flight().model else {
@@ -180,8 +212,11 @@ mod tests {
     fn bad_values_are_named() {
         for (flag, value, expected) in [
             ("--drone-pool-max", "0", "DRONE_POOL_MAX"),
+            ("--shard", "3/2", "SHARD"),
             ("--drone-tick-sec", "0.001", "DRONE_TICK_SEC"),
             ("--charge-per-tick", "101", "CHARGE_PER_TICK"),
+            ("--charger-slots", "10001", "CHARGER_SLOTS"),
+            ("--charger-slots=-1", "", "CHARGER_SLOTS"),
             ("--battery-per-km=-1", "", "BATTERY_PER_KM"),
             ("--time-scale", "NaN", "TIME_SCALE"),
             ("--motion", "teleport", "MOTION"),
@@ -191,6 +226,12 @@ mod tests {
             let error = try_parse_from::<Config>(args).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+        let config: Config = try_parse_from(["drone-sim", "--shard", "1/4", "--drone-pool-max", "3"]).unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.contains("SHARD") && error.contains("1/4 with DRONE_POOL_MAX 3"),
+            "{error}"
+        );
         let config: Config = try_parse_from(["drone-sim", "--kv-url", "https://x"]).unwrap();
         assert!(config.validate().unwrap_err().to_string().contains("KV_URL"));
     }

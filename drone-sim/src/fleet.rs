@@ -1,7 +1,7 @@
 //! The fleet's records: made once, kept for ever.
 //!
 //! Promises: `drone-1` … `drone-N` exist; a record that is there already stays as it is; `drones_index` names every drone
-//! there is, in the order of their numbers. Zones are read, never written: until the gateway has made them, the default grid.
+//! there is, in the order of their numbers, also when several processes register parts of the fleet at the same time. Zones are read, never written: until the gateway has made them, the default grid.
 
 use std::time::Duration;
 
@@ -68,12 +68,11 @@ pub async fn await_zones(kv: &Kv, shutdown: &Shutdown) -> Result<ZonesConfig, Kv
     }
 }
 
-/// Makes the records of `drone-1` … `drone-{pool}` that are missing, and completes the index. Harmless to repeat.
+/// Makes the records of the drones with these numbers that are missing, and completes the index. Harmless to repeat.
 ///
 /// # Errors
 /// When the KV does not answer; what was made stays, and repeating makes the rest.
-pub async fn register(kv: &Kv, pool: u32, zones: &ZonesConfig) -> Result<usize, KvError> {
-    let numbers: Vec<u32> = (1..=pool).collect();
+pub async fn register(kv: &Kv, numbers: &[u32], zones: &ZonesConfig) -> Result<usize, KvError> {
     let mut made = 0;
     for chunk in numbers.chunks(MAX_BATCH_OPS) {
         let ops = chunk
@@ -88,23 +87,12 @@ pub async fn register(kv: &Kv, pool: u32, zones: &ZonesConfig) -> Result<usize, 
             }
         }
     }
-    complete_index(kv, &numbers).await?;
+    complete_index(kv, numbers).await?;
     Ok(made)
 }
 
 async fn complete_index(kv: &Kv, numbers: &[u32]) -> Result<(), KvError> {
     for _ in 0..INDEX_ATTEMPTS {
-        let records = kv
-            .scan_all::<serde_json::Value>(keys::DRONE_PREFIX, MAX_RECORDS)
-            .await?;
-        let mut ids: Vec<String> = records
-            .into_good()
-            .filter_map(|record| keys::drone_id(&record.key).map(str::to_owned))
-            .chain(numbers.iter().map(|number| format!("drone-{number}")))
-            .collect();
-        // As people count; names of another kind last.
-        ids.sort_by_cached_key(|id| (number_of(id).unwrap_or(u32::MAX), id.clone()));
-        ids.dedup();
         let found = match kv.get::<Vec<String>>(keys::DRONES_INDEX).await {
             Ok(found) => found,
             // Whatever it is, it is no index: the version is still needed to replace it.
@@ -118,6 +106,18 @@ async fn complete_index(kv: &Kv, numbers: &[u32]) -> Result<(), KvError> {
             }
             Err(error) => return Err(error),
         };
+        // Read after the index: whoever has made drones that are not seen here has yet to write it, and finds it changed.
+        let records = kv
+            .scan_all::<serde_json::Value>(keys::DRONE_PREFIX, MAX_RECORDS)
+            .await?;
+        let mut ids: Vec<String> = records
+            .into_good()
+            .filter_map(|record| keys::drone_id(&record.key).map(str::to_owned))
+            .chain(numbers.iter().map(|number| format!("drone-{number}")))
+            .collect();
+        // As people count; names of another kind last.
+        ids.sort_by_cached_key(|id| (number_of(id).unwrap_or(u32::MAX), id.clone()));
+        ids.dedup();
         if found.as_ref().is_some_and(|found| found.value == ids) {
             return Ok(());
         }

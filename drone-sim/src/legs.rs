@@ -12,6 +12,9 @@ use domain::geo::Point;
 use domain::keys;
 use kv_api::MAX_BATCH_OPS;
 use kv_client::{Kv, KvError, op};
+use trace::Context;
+
+use crate::flights::Way;
 
 /// A delivery's record is read again after this many seconds.
 pub const REFRESH_SEC: f64 = 1.0;
@@ -27,6 +30,9 @@ struct Leg {
     read_at_sec: f64,
     drone_id: Option<String>,
     target: Option<Point>,
+    leg: domain::delivery::Leg,
+    /// The order's trace, and the last span of its life.
+    context: Context,
 }
 
 impl Legs {
@@ -71,6 +77,11 @@ impl Legs {
                     read_at_sec: steady_sec,
                     drone_id: found.as_ref().and_then(|delivery| delivery.drone_id.clone()),
                     target: found.as_ref().and_then(target),
+                    leg: found
+                        .as_ref()
+                        .and_then(|delivery| delivery.leg)
+                        .unwrap_or(domain::delivery::Leg::ToOrigin),
+                    context: found.as_ref().map(context_of).unwrap_or_default(),
                 };
                 self.known.insert((*id).to_owned(), leg);
             }
@@ -86,6 +97,19 @@ impl Legs {
             .filter(|_| leg.drone_id.as_deref() == Some(drone.id.as_str()))
     }
 
+    /// The flight of `drone` for its delivery; `None` when there is none that is known.
+    #[must_use]
+    pub fn way(&self, drone: &Drone) -> Option<Way> {
+        let delivery_id = drone.current_delivery.as_deref()?;
+        let (target, leg) = (self.target(drone)?, self.known.get(delivery_id)?);
+        Some(Way {
+            delivery_id: delivery_id.to_owned(),
+            leg: leg.leg,
+            target,
+            context: leg.context.clone(),
+        })
+    }
+
     fn is_due(&self, drone: &Drone, steady_sec: f64) -> bool {
         let Some(leg) = drone.current_delivery.as_deref().and_then(|id| self.known.get(id)) else {
             return true;
@@ -94,6 +118,11 @@ impl Legs {
         let waiting = self.target(drone).is_none_or(|target| target == drone.pos);
         waiting || steady_sec - leg.read_at_sec >= REFRESH_SEC
     }
+}
+
+fn context_of(delivery: &Delivery) -> Context {
+    let parent = delivery.traceparent.as_deref().map(str::as_bytes);
+    Context::read(parent, delivery.tracestate.as_deref(), delivery.request_id.as_deref())
 }
 
 fn target(delivery: &Delivery) -> Option<Point> {

@@ -2,13 +2,17 @@
 //!
 //! Promises: every drone of the fleet has a record in the KV from the start on, and keeps it over restarts; drones with a
 //! delivery fly to where its leg ends, drones told to charge fly to their charge point and charge there, all others stand. The
-//! dispatcher decides who does what and notices arrivals; this service only ever writes `pos`, `battery` and `at_charge`.
+//! dispatcher decides who does what and notices arrivals; of their records this service only ever writes
+//! `pos`, `battery`, `at_charge`, `charge_since`, `charge_queue` and `seen_at`.
+//! Several processes may fly the fleet together, each its part ([`Shard`]).
 //! With the broker away drones fly on; with the KV away they wait, and go on from what it holds.
 //!
 //! - [`motion`]: how a record changes with time; pure.
-//! - [`simulator`]: a tick over the whole fleet.
+//! - [`simulator`]: a tick over the fleet.
+//! - [`shard`]: which part of it this process flies. [`slots`]: what it shares with those that fly the others.
 //! - [`legs`]: where busy drones fly to.
 //! - [`fleet`]: registration and zones.
+//! - [`flights`]: flights as parts of traces.
 //! - [`telemetry`]: events on their way to the bus.
 
 use std::future::Future;
@@ -27,20 +31,25 @@ use service::metrics::Metrics;
 use service::program::Program;
 use service::{Heartbeat, Shutdown, Tasks};
 use tokio::net::TcpListener;
+use trace::Tracer;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use config::{Config, DEFAULT_PORT, DRONE_POOL_LIMIT, Motion, TICK_RANGE_SEC};
 pub use metrics::FleetMetrics;
+pub use shard::{Part, SHARDS_MAX, Shard};
 pub use simulator::{Simulator, TickReport};
 pub use telemetry::Telemetry;
 
 mod clock;
 mod config;
 pub mod fleet;
+pub mod flights;
 pub mod legs;
 mod metrics;
 pub mod motion;
+pub mod shard;
 pub mod simulator;
+pub mod slots;
 pub mod telemetry;
 
 /// The fleet counts as not ready when no tick has succeeded for this long, or ten ticks if that is longer.
@@ -84,6 +93,7 @@ pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutd
     let metrics = Metrics::new(Config::NAME);
     let counts = FleetMetrics::new(&metrics);
     let tasks = Tasks::new(shutdown.child());
+    let tracer = config.traces.start(Config::NAME, &metrics, &tasks)?;
     let telemetry = Telemetry::new(config.event_queue_max, counts.clone());
 
     let topic = Topic::work(config.drone_updates_queue.clone());
@@ -99,6 +109,7 @@ pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutd
         metrics: counts,
         clock: Arc::new(SystemClock::new()),
         rng: rand::make_rng(),
+        tracer,
     };
     tasks.spawn("ticks", silence, |beat, shutdown| ticker.run(beat, shutdown));
 
@@ -122,6 +133,7 @@ struct Ticker {
     metrics: FleetMetrics,
     clock: Arc<dyn Clock>,
     rng: StdRng,
+    tracer: Tracer,
 }
 
 impl Ticker {
@@ -138,15 +150,19 @@ impl Ticker {
         let zones = self
             .insist(beat, "zones", async || fleet::await_zones(&kv, shutdown).await)
             .await;
-        let pool = self.config.drone_pool_max;
+        let part = self.config.part();
         let made = self
-            .insist(beat, "registration", async || fleet::register(&kv, pool, &zones).await)
+            .insist(beat, "registration", async || {
+                fleet::register(&kv, part.numbers(), &zones).await
+            })
             .await;
-        tracing::info!(drones = pool, new = made, "the fleet is registered");
+        let (shard, drones) = (self.config.shard, part.numbers().len());
+        tracing::info!(%shard, drones, new = made, "the fleet is registered");
 
         let flight = self.config.flight();
         let (telemetry, metrics) = (Arc::clone(&self.telemetry), self.metrics.clone());
-        let mut simulator = Simulator::new(kv, pool, flight, zones, telemetry, metrics, self.clock.now());
+        let mut simulator =
+            Simulator::new(kv, part, flight, zones, telemetry, metrics, self.clock.now()).traced(self.tracer.clone());
         let tick = self.config.tick();
         let mut backoff = Backoff::default();
         let mut due_sec = self.clock.now().steady_sec;

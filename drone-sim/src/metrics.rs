@@ -15,6 +15,14 @@ struct StatusLabel {
     status: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// Bounds of [`FleetMetrics::charge_wait_seconds`], in seconds.
+const CHARGE_WAIT_BOUNDS_SEC: [f64; 10] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 180.0, 600.0];
+
 /// The fleet's metrics. Clones share the counts.
 #[derive(Debug, Clone)]
 pub struct FleetMetrics {
@@ -42,6 +50,11 @@ pub struct FleetMetrics {
     pub bus_connected: Gauge,
     /// Percent of battery, mean over the fleet.
     pub battery_mean_pct: Gauge<f64, AtomicU64>,
+    /// Batteries that ran out in the air: none, as long as the dispatcher reckons with this fleet's `BATTERY_PER_KM`.
+    pub empty_in_air: Counter,
+    /// Seconds between arrival at a charge point and getting a slot there.
+    pub charge_wait_seconds: Histogram,
+    chargers: Family<StateLabel, Gauge>,
     drones: Family<StatusLabel, Gauge>,
 }
 
@@ -78,7 +91,25 @@ impl FleetMetrics {
                 "Mean battery of the fleet, percent",
                 Gauge::default(),
             ),
+            empty_in_air: metrics.register("empty_in_air", "Batteries that ran out in the air", Counter::default()),
+            charge_wait_seconds: metrics.register(
+                "charge_wait_seconds",
+                "Seconds between arrival at a charge point and getting a slot there",
+                Histogram::new(CHARGE_WAIT_BOUNDS_SEC),
+            ),
+            chargers: metrics.register(
+                "chargers",
+                "Drones that charge, wait for a slot, or are on their way to a charge point",
+                Family::default(),
+            ),
             drones: metrics.register("drones", "Drones by status", Family::default()),
+        }
+    }
+
+    /// Sets how many drones charge, wait for a slot, and are on their way to a charge point.
+    pub fn set_chargers(&self, charging: i64, waiting: i64, coming: i64) {
+        for (state, count) in [("charging", charging), ("waiting", waiting), ("coming", coming)] {
+            self.chargers.get_or_create(&StateLabel { state }).set(count);
         }
     }
 

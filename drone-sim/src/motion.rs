@@ -2,7 +2,7 @@
 //!
 //! Promises: a drone never overshoots its target and never gets farther from it; every kilometre flown costs
 //! `BATTERY_PER_KM`; battery stays in [0, 100]; a frozen drone stays as it is; nothing but `pos`, `battery` and `at_charge`
-//! changes.
+//! changes. Flights go round no-fly zones ([`ZonesConfig::way`]), so "farther" is meant by the way. Who has a slot at a charge point and who waits for one is settled before ([`domain::chargers`]).
 //!
 //! **Empty batteries.** A drone flies as far as its battery reaches. From then on (below [`EMPTY_PCT`]) it goes on towards
 //! the same target on a reserve, [`RESERVE_SPEED`] times as fast and at no cost. Otherwise it would stay where it is for ever,
@@ -45,6 +45,8 @@ pub struct Flight {
     pub battery_per_km: f64,
     /// Percent gained per tick at a charge point.
     pub charge_per_tick_pct: f64,
+    /// How many drones charge at a charge point at once; 0 is as many as are needed.
+    pub charger_slots: u32,
 }
 
 /// Where `drone` wants to go: its `mission` target when busy, its charge point when charging or retiring, else nowhere.
@@ -56,8 +58,14 @@ pub fn target(drone: &Drone, mission: Option<Point>, zones: &ZonesConfig) -> Opt
             // Anywhere within reach of the plug will do.
             Some(drone.charge_target(zones)).filter(|charge| !drone.pos.is_at_charge(*charge))
         }
-        DroneStatus::Idle | DroneStatus::Inactive => None,
+        DroneStatus::Idle | DroneStatus::Inactive | DroneStatus::Lost => None,
     }
+}
+
+/// Whether the battery ran out in the air on the way from one record of a drone to the next.
+#[must_use]
+pub fn ran_out(from: &Drone, to: &Drone) -> bool {
+    from.battery >= EMPTY_PCT && to.battery < EMPTY_PCT && !to.at_charge
 }
 
 impl Flight {
@@ -83,30 +91,36 @@ impl Flight {
     }
 
     fn fly(&self, drone: &Drone, target: Point, zones: &ZonesConfig, ticks: f64) -> Drone {
-        let way_km = drone.pos.distance_km(target);
+        let way = zones.way(drone.pos, target);
         let empty = drone.battery < EMPTY_PCT;
-        let mut step_km = self.step_km(drone, way_km, if empty { ticks * RESERVE_SPEED } else { ticks });
+        let mut step_km = self.step_km(drone, way.km(), if empty { ticks * RESERVE_SPEED } else { ticks });
         if !empty && self.battery_per_km > 0.0 {
             step_km = step_km.min(drone.battery / self.battery_per_km);
         }
-        let pos = drone.pos.move_towards(target, step_km);
-        let cost_pct = if empty {
-            0.0
-        } else {
-            drone.pos.distance_km(pos) * self.battery_per_km
-        };
+        let (pos, flown_km) = way.after(step_km);
+        let cost_pct = if empty { 0.0 } else { flown_km * self.battery_per_km };
         drone.moved(pos, drone.battery - cost_pct, at_charge(drone, pos, zones))
     }
 
     fn stand(&self, drone: &Drone, zones: &ZonesConfig, ticks: f64) -> Drone {
         let at_charge = at_charge(drone, drone.pos, zones);
-        // A busy drone waiting at its origin or destination is in the air.
-        let gain_pct = if at_charge && drone.status != DroneStatus::Busy {
+        let gain_pct = if at_charge && self.is_plugged(drone) {
             self.charge_per_tick_pct * ticks
         } else {
             0.0
         };
         drone.moved(drone.pos, (drone.battery + gain_pct).min(FULL_PCT), at_charge)
+    }
+
+    /// Whether a drone that stands at a charge point charges there.
+    fn is_plugged(&self, drone: &Drone) -> bool {
+        match drone.status {
+            // It waits at its origin or destination, in the air.
+            DroneStatus::Busy => false,
+            // Where slots are scarce, only those who were told to charge take one, each when its turn comes.
+            _ if self.charger_slots > 0 => drone.charge_queue == Some(0),
+            _ => true,
+        }
     }
 
     /// Kilometres covered in `ticks`, of `way_km` left.
@@ -134,7 +148,8 @@ fn at_charge(drone: &Drone, pos: Point, zones: &ZonesConfig) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use domain::no_fly::NoFly;
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_assume, prop_oneof, proptest};
 
     use super::*;
 
@@ -157,19 +172,26 @@ mod tests {
                 tick_sec,
                 battery_per_km,
                 charge_per_tick_pct,
+                charger_slots: 0,
             },
         )
     }
 
     fn drones() -> impl Strategy<Value = Drone> {
         let battery = prop_oneof![Just(0.0), Just(100.0), 0.0..0.1_f64, 0.0..=100.0_f64];
-        (1..=3_u32, place(), battery, 0..5_usize, -0.5..1.5_f64).prop_map(|(number, pos, battery, status, speed)| {
+        (1..=3_u32, place(), battery, 0..6_usize, -0.5..1.5_f64).prop_map(|(number, pos, battery, status, speed)| {
             Drone {
                 status: DroneStatus::ALL[status],
                 speed,
                 ..Drone::new(number, &zones()).moved(pos, battery, false)
             }
         })
+    }
+
+    /// Two blocks of houses that nobody flies over.
+    fn no_fly() -> NoFly {
+        let text = "41.83,12.45 41.83,12.47 41.95,12.47 41.95,12.45; 41.87,12.50 41.91,12.52 41.87,12.58 41.88,12.52";
+        text.parse().unwrap()
     }
 
     fn cruise() -> Flight {
@@ -179,6 +201,7 @@ mod tests {
             tick_sec: 0.5,
             battery_per_km: 2.0,
             charge_per_tick_pct: 5.0,
+            charger_slots: 0,
         }
     }
 
@@ -214,6 +237,30 @@ mod tests {
                 }
                 // Nothing but its own fields.
                 prop_assert_eq!(next.moved(drone.pos, drone.battery, drone.at_charge), drone);
+            }
+
+            #[test]
+            fn flights_go_round_no_fly_zones_at_the_same_speed_and_cost(
+                fraction in any::<bool>(), from in place(), to in place(), step_km in 0.2..3.0_f64,
+            ) {
+                let zones = zones().with_no_fly(no_fly()).unwrap();
+                prop_assume!(zones.no_fly.zone_of(from).is_none() && zones.no_fly.zone_of(to).is_none());
+                let model = if fraction { Model::Fraction } else { Model::Cruise { base_km_per_sec: step_km } };
+                let flight = Flight { model, tick_sec: 1.0, battery_per_km: 1.0, ..cruise() };
+                let mut drone = busy(from, 100.0);
+                let whole_km = zones.way_km(from, to);
+                while drone.pos != to {
+                    let left_km = zones.way_km(drone.pos, to);
+                    let next = flight.step(&drone, Some(to), &zones, 1.0, 0.0).unwrap();
+                    prop_assert_eq!(zones.no_fly.zone_of(next.pos), None);
+                    let flown_km = drone.battery - next.battery;
+                    prop_assert!((left_km - flown_km - zones.way_km(next.pos, to)).abs() < 1e-4, "{drone:?} {next:?}");
+                    if let (Model::Cruise { .. }, true) = (model, next.pos != to) {
+                        prop_assert!((flown_km - step_km).abs() < step_km * 2e-3, "{flown_km} of {step_km} km");
+                    }
+                    drone = next;
+                }
+                prop_assert!((100.0 - drone.battery - whole_km).abs() < 1e-3, "{whole_km} km cost {} %", 100.0 - drone.battery);
             }
 
             #[test]
@@ -304,6 +351,28 @@ mod tests {
         // The grid was changed since: the drone still gets its charge.
         let moved_away = ZonesConfig::rome(1, 1).unwrap();
         assert!(cruise().step(&there, None, &moved_away, 1.0, 0.0).unwrap().battery > 20.0);
+    }
+
+    #[test]
+    fn where_slots_are_scarce_only_who_has_one_charges() {
+        let grid = zones();
+        let flight = Flight {
+            charger_slots: 1,
+            ..cruise()
+        };
+        let idle = Drone::new(1, &grid).moved(grid.zones[0].charge, 40.0, true);
+        let in_place = |queue| Drone {
+            charge_queue: queue,
+            ..idle.charge(None).unwrap()
+        };
+        let gain = |drone: &Drone| {
+            let next = flight.step(drone, None, &grid, 1.0, 0.0);
+            next.map_or(0.0, |next| next.battery - drone.battery)
+        };
+        assert!((gain(&in_place(Some(0))) - 5.0).abs() < 1e-9);
+        for waiting in [in_place(Some(1)), in_place(None), idle] {
+            assert!(gain(&waiting).abs() < 1e-9, "{waiting:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! Promises: adding an event never waits; beyond the limit the oldest goes first, and is counted; events leave in the order
 //! they came, as long as the bus takes them. They are hints: the records in the KV hold the truth.
+//!
+//! As long as few wait, each is a message of its own. What a tick of a larger fleet adds travels in few messages: arrays of events, in which
+//! only those go alone that are part of somebody's trace.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +18,21 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use service::{Heartbeat, Shutdown};
 use tokio::sync::Notify;
+use trace::Scope;
 
 use crate::metrics::FleetMetrics;
 
-/// Events handed to the bus at once; the next follow when all of them are confirmed.
+/// Messages handed to the bus at once; the next follow when all of them are confirmed.
 const BATCH_MAX: usize = 64;
+
+/// When more events wait than this, several go in one message.
+const SINGLY_MAX: usize = 64;
+
+/// Most events of one message.
+const MESSAGE_MAX: usize = 128;
+
+/// Bytes of events after which a message takes no more: half of what the bus takes, as a single event is smaller than the other half.
+const MESSAGE_BYTES: usize = 32 * 1024;
 
 /// First wait after the bus refused events; doubles up to [`BACKOFF_MAX`], each with ±50 % of jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -33,10 +46,46 @@ const IDLE_ROUND: Duration = Duration::from_secs(1);
 /// The loop counts as stuck when it has not come round for this long.
 pub const MAX_SILENCE: Duration = Duration::from_secs(30);
 
+/// An event, and on whose behalf it is, if it is on somebody's.
+type Event = (Bytes, Option<Scope>);
+
+/// Events that travel together.
+#[derive(Debug)]
+struct Message {
+    bodies: Vec<Bytes>,
+    scope: Option<Scope>,
+}
+
+impl Message {
+    fn of((body, scope): Event) -> Self {
+        let bodies = vec![body];
+        Self { bodies, scope }
+    }
+
+    /// Takes up one more event; gives it back when it has to travel otherwise.
+    fn add(&mut self, event: Event) -> Result<(), Event> {
+        let bytes: usize = self.bodies.iter().map(Bytes::len).sum();
+        let is_full = self.bodies.len() >= MESSAGE_MAX || bytes >= MESSAGE_BYTES;
+        if self.scope.is_some() || event.1.is_some() || is_full {
+            return Err(event);
+        }
+        self.bodies.push(event.0);
+        Ok(())
+    }
+
+    /// A single event as it is, several as an array.
+    fn body(&self) -> Bytes {
+        match self.bodies.as_slice() {
+            [one] => one.clone(),
+            many => [b"[", many.join(&b',').as_slice(), b"]"].concat().into(),
+        }
+    }
+}
+
 /// The queue.
 #[derive(Debug)]
 pub struct Telemetry {
-    queue: Mutex<VecDeque<Bytes>>,
+    queue: Mutex<VecDeque<Event>>,
     max: usize,
     added: Notify,
     metrics: FleetMetrics,
@@ -65,7 +114,7 @@ impl Telemetry {
             }
         };
         let mut queue = self.queue();
-        queue.push_back(body);
+        queue.push_back((body, trace::current()));
         self.trim(&mut queue);
         drop(queue);
         self.added.notify_one();
@@ -106,22 +155,34 @@ impl Telemetry {
                 }
                 continue;
             }
-            let sent = join_all(batch.iter().map(|body| bus.publish(&topic, body.clone())));
+            let (bus, topic) = (&bus, &topic);
+            let sent = batch.iter().map(|message| async move {
+                let publish = bus.publish(topic, message.body());
+                match &message.scope {
+                    Some(scope) => trace::within(scope.clone(), publish).await,
+                    None => publish.await,
+                }
+            });
+            let sent = join_all(sent);
             let outcomes = tokio::select! {
                 outcomes = sent => outcomes,
                 () = shutdown.stopped() => return,
             };
             let mut again = Vec::new();
-            for (body, outcome) in batch.into_iter().zip(outcomes) {
+            for (message, outcome) in batch.into_iter().zip(outcomes) {
+                let events = message.bodies.len() as u64;
                 match outcome {
                     Ok(()) => {
-                        self.metrics.events_published.inc();
+                        self.metrics.events_published.inc_by(events);
                     }
-                    Err(PublishError::Unavailable(_)) => again.push(body),
+                    Err(PublishError::Unavailable(_)) => {
+                        let Message { bodies, scope } = message;
+                        again.extend(bodies.into_iter().map(|body| (body, scope.clone())));
+                    }
                     // Perhaps it arrived; a newer one follows in any case.
                     Err(error @ (PublishError::NotConfirmed { .. } | PublishError::TooLarge { .. })) => {
-                        tracing::debug!(%error, "an event was dropped");
-                        self.metrics.events_dropped.inc();
+                        tracing::debug!(%error, events, "events were dropped");
+                        self.metrics.events_dropped.inc_by(events);
                     }
                 }
             }
@@ -141,36 +202,48 @@ impl Telemetry {
         }
     }
 
-    fn take(&self) -> Vec<Bytes> {
+    fn take(&self) -> Vec<Message> {
         let mut queue = self.queue();
-        let some = queue.len().min(BATCH_MAX);
-        let batch = queue.drain(..some).collect();
+        let singly = queue.len() <= SINGLY_MAX;
+        let mut batch: Vec<Message> = Vec::new();
+        while let Some(event) = queue.pop_front() {
+            let added = match batch.last_mut() {
+                Some(last) if !singly => last.add(event),
+                _ => Err(event),
+            };
+            let Err(event) = added else { continue };
+            if batch.len() == BATCH_MAX {
+                queue.push_front(event);
+                break;
+            }
+            batch.push(Message::of(event));
+        }
         self.show(&queue);
         batch
     }
 
-    fn give_back(&self, batch: Vec<Bytes>) {
+    fn give_back(&self, events: Vec<Event>) {
         let mut queue = self.queue();
-        for body in batch.into_iter().rev() {
-            queue.push_front(body);
+        for event in events.into_iter().rev() {
+            queue.push_front(event);
         }
         self.trim(&mut queue);
     }
 
-    fn trim(&self, queue: &mut VecDeque<Bytes>) {
+    fn trim(&self, queue: &mut VecDeque<Event>) {
         let surplus = queue.len().saturating_sub(self.max);
         queue.drain(..surplus);
         self.metrics.events_dropped.inc_by(surplus as u64);
         self.show(queue);
     }
 
-    fn show(&self, queue: &VecDeque<Bytes>) {
+    fn show(&self, queue: &VecDeque<Event>) {
         self.metrics
             .events_waiting
             .set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Event>> {
         // The queue is whole at every point where a panic could happen, so a poisoned lock is still good.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -184,6 +257,7 @@ mod tests {
     use async_trait::async_trait;
     use bus::{InProcess, Subscription};
     use domain::drone::Drone;
+    use domain::events::DroneUpdates;
     use domain::zones::ZonesConfig;
     use rand::SeedableRng;
     use service::Tasks;
@@ -217,6 +291,33 @@ mod tests {
 
     fn update(number: u32) -> DroneUpdate {
         DroneUpdate::of(&Drone::new(number, &ZonesConfig::rome(2, 2).unwrap()))
+    }
+
+    #[test]
+    fn many_events_travel_in_few_messages_in_their_order() {
+        let telemetry = Telemetry::new(10_000, FleetMetrics::new(&Metrics::new("test")));
+        let scope = Scope::new(trace::Context::default(), &trace::Tracer::off());
+        let add = |numbers: std::ops::RangeInclusive<u32>| numbers.for_each(|number| telemetry.push(&update(number)));
+        let sizes = |messages: &[Message]| messages.iter().map(|message| message.bodies.len()).collect::<Vec<_>>();
+        add(1..=64);
+        assert_eq!(sizes(&telemetry.take()), [1; 64], "few go alone");
+        add(1..=200);
+        scope.clone().run(|| telemetry.push(&update(201)));
+        add(202..=300);
+        let messages = telemetry.take();
+        assert_eq!(sizes(&messages), [128, 72, 1, 99]);
+        assert!(messages[2].scope.is_some());
+        let numbers: Vec<String> = messages
+            .iter()
+            .flat_map(|message| serde_json::from_slice::<DroneUpdates>(&message.body()).unwrap().0)
+            .map(|update| update.drone_id)
+            .collect();
+        let expected: Vec<String> = (1..=300).map(|number| format!("drone-{number}")).collect();
+        assert_eq!(numbers, expected);
+        assert!(telemetry.is_empty());
+        // More than all messages of a batch can take.
+        (1..=100).for_each(|number| scope.clone().run(|| telemetry.push(&update(number))));
+        assert_eq!((telemetry.take().len(), telemetry.len()), (BATCH_MAX, 36));
     }
 
     #[tokio::test]

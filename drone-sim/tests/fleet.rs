@@ -17,8 +17,9 @@ use domain::geo::Point;
 use domain::keys;
 use domain::order::NewOrder;
 use domain::zones::ZonesConfig;
+use drone_sim::legs::REFRESH_SEC;
 use drone_sim::motion::{Flight, Model};
-use drone_sim::{Config, FleetMetrics, Now, Simulator, Telemetry, TickReport, fleet};
+use drone_sim::{Config, FleetMetrics, Now, Part, Simulator, Telemetry, TickReport, fleet};
 use kv_client::testing::{Call, FakeKv, Fault};
 use kv_client::{Kv, Options};
 use serde_json::{Value, json};
@@ -47,11 +48,17 @@ struct World {
     kv: FakeKv,
     simulator: Simulator,
     telemetry: Arc<Telemetry>,
+    metrics: FleetMetrics,
     now: Now,
 }
 
 impl World {
     async fn with(drones: &[Drone]) -> Self {
+        Self::with_slots(drones, 0).await
+    }
+
+    /// The same with so many slots per charge point.
+    async fn with_slots(drones: &[Drone], charger_slots: u32) -> Self {
         let kv = FakeKv::start().await;
         for drone in drones {
             kv.set(&keys::drone(&drone.id), drone);
@@ -66,6 +73,7 @@ impl World {
             tick_sec: TICK_SEC,
             battery_per_km: PER_KM,
             charge_per_tick_pct: 5.0,
+            charger_slots,
         };
         let client = Kv::new(
             &kv.url,
@@ -76,11 +84,21 @@ impl World {
         )
         .unwrap();
         let pool = u32::try_from(drones.len()).unwrap();
-        let simulator = Simulator::new(client, pool, flight, zones(), Arc::clone(&telemetry), metrics, start());
+        let told = Arc::clone(&telemetry);
+        let simulator = Simulator::new(
+            client,
+            Part::whole(pool),
+            flight,
+            zones(),
+            told,
+            metrics.clone(),
+            start(),
+        );
         Self {
             kv,
             simulator,
             telemetry,
+            metrics,
             now: start(),
         }
     }
@@ -197,6 +215,28 @@ async fn deliveries_are_read_seldom_and_foreign_ones_not_flown() {
 }
 
 #[tokio::test]
+async fn who_was_taken_off_an_order_flies_to_its_pick_up_no_more() {
+    let (from, far) = (Point::new(41.81, 12.38), Point::new(41.97, 12.59));
+    let delivery = Delivery::new("d".to_owned(), &order(far, from), &zones(), 1.0);
+    let assigned = delivery.assign("drone-1", 2.0).unwrap();
+    let waiting = assigned.take_back(3.0).unwrap();
+    // Its own record still says that it has the order: who takes orders back writes the order first, and may die then.
+    for taken in [waiting.clone(), waiting.assign("drone-7", 4.0).unwrap()] {
+        let mut world = World::with(&[medium(from).take("d").unwrap()]).await;
+        world.kv.set(&keys::delivery("d"), &assigned);
+        world.tick().await;
+        assert_ne!(world.drone(1).pos, from);
+        world.kv.set(&keys::delivery("d"), &taken);
+        world.tick_after(REFRESH_SEC).await.unwrap();
+        let stood = world.drone(1).pos;
+        for _ in 0..5 {
+            world.tick().await;
+        }
+        assert_eq!(world.drone(1).pos, stood);
+    }
+}
+
+#[tokio::test]
 async fn a_move_and_a_concurrent_change_of_status_both_survive() {
     let from = Point::new(41.90, 12.45);
     let charging = Drone {
@@ -293,6 +333,31 @@ async fn idle_full_drones_are_not_written_and_tell_now_and_then() {
 }
 
 #[tokio::test]
+async fn who_stands_gives_signs_of_life_and_who_is_frozen_does_not() {
+    let frozen = Drone {
+        freeze_until: Some(start().unix_sec + 30.0),
+        ..Drone::new(2, &zones())
+    };
+    let mut world = World::with(&[Drone::new(1, &zones()), frozen.clone()]).await;
+    world.tick().await;
+    assert_eq!(world.telemetry.len(), 1, "of the other nothing is told");
+    for beats in [1, 2] {
+        assert_eq!(world.tick_after(10.0).await.unwrap().written, 1);
+        assert_eq!(world.drone(1).seen_at, Some(world.now.unix_sec));
+        assert_eq!((world.telemetry.len(), world.drone(2)), (1 + beats, frozen.clone()));
+        assert_eq!(world.tick().await.written, 0);
+    }
+    // It may speak again, and does so at once: here, and after a start of the simulator.
+    world.tick_after(10.0).await.unwrap();
+    assert_eq!(world.tick_after(10.0).await.unwrap().written, 2);
+    assert_eq!(world.drone(2).seen_at, Some(world.now.unix_sec));
+    let known = [world.drone(1), world.drone(2)];
+    let mut world = World::with(&known).await;
+    world.now.unix_sec += 60.0;
+    assert_eq!(world.tick().await.written, 2);
+}
+
+#[tokio::test]
 async fn charging_fills_up_and_stops() {
     let zones = zones();
     let low = Drone {
@@ -309,6 +374,69 @@ async fn charging_fills_up_and_stops() {
         );
     }
     assert_eq!(world.tick().await.written, 0);
+}
+
+#[tokio::test]
+async fn drones_queue_for_a_slot_in_the_order_of_their_arrival() {
+    let zones = zones();
+    let charge = zones.zones[0].charge;
+    let sent = |number: u32, km: f64| {
+        let pos = Point::new(charge.lat + km / 111.2, charge.lon);
+        Drone::new(number, &zones).moved(pos, 50.0, false).charge(None).unwrap()
+    };
+    // drone-3 is there first, then drone-2, then drone-1.
+    let mut world = World::with_slots(&[sent(1, 0.35), sent(2, 0.25), sent(3, 0.0)], 1).await;
+    let mut left = Vec::new();
+    for tick in 0..60 {
+        world.tick().await;
+        let fleet: Vec<Drone> = (1..=3).map(|number| world.drone(number)).collect();
+        let charging = |drone: &&Drone| drone.charge_queue == Some(0) && drone.battery < 100.0;
+        assert!(fleet.iter().filter(charging).count() <= 1, "{fleet:?}");
+        if tick == 6 {
+            let queue: Vec<_> = fleet.iter().map(|drone| drone.charge_queue).collect();
+            assert_eq!(queue, [Some(2), Some(1), Some(0)]);
+            assert!(fleet[0].charge_since > fleet[1].charge_since && fleet[1].charge_since > fleet[2].charge_since);
+            assert!(fleet[0].at_charge && fleet[0].battery < 50.0, "waiting gives nothing");
+            // Another simulator goes on with the same queue.
+            let mut again = World::with_slots(&fleet, 1).await;
+            again.now = world.now;
+            world = again;
+        }
+        for drone in fleet.iter().filter(|drone| drone.battery >= 100.0) {
+            if !left.contains(&drone.id) {
+                left.push(drone.id.clone());
+            }
+        }
+    }
+    assert_eq!(left, ["drone-3", "drone-2", "drone-1"]);
+    // Who is no longer to charge has no place.
+    let freed = world.drone(2).charged(95.0).unwrap();
+    assert_eq!((freed.charge_queue, freed.charge_since), (None, None));
+    // One that a script made idle with its place in the record loses it.
+    let mut by_hand = serde_json::to_value(world.drone(1)).unwrap();
+    by_hand["status"] = json!("idle");
+    world.kv.set("drone:drone-1", &by_hand);
+    world.tick().await;
+    assert_eq!(world.drone(1).charge_queue, None);
+}
+
+#[tokio::test]
+async fn a_battery_that_runs_out_in_the_air_is_counted_once() {
+    let zones = zones();
+    let charge = zones.zones[0].charge;
+    let sent = |km: f64, battery: f64| {
+        let pos = Point::new(charge.lat + km / 111.2, charge.lon);
+        medium(pos).moved(pos, battery, false).charge(None).unwrap()
+    };
+    // The battery lasts for 1 km, and for exactly the way.
+    for (km, battery, ran_out) in [(1.5, PER_KM, 1), (1.0, PER_KM * 1.0005, 0), (0.0, 0.0, 0)] {
+        let mut world = World::with(&[sent(km, battery)]).await;
+        for _ in 0..120 {
+            world.tick().await;
+        }
+        assert!(world.drone(1).at_charge && world.drone(1).battery > 90.0);
+        assert_eq!(world.metrics.empty_in_air.get(), ran_out, "{km} km with {battery} %");
+    }
 }
 
 #[tokio::test]
@@ -367,16 +495,21 @@ async fn registration_keeps_what_is_there_and_names_everybody() {
     kv.set("drone:drone-3", "rubbish");
     kv.set(keys::DRONES_INDEX, &json!({"not": "a list"}));
     let client = kv.client();
-    assert_eq!(fleet::register(&client, 4, &zones()).await.unwrap(), 2);
+    assert_eq!(fleet::register(&client, &[1, 2, 3, 4], &zones()).await.unwrap(), 2);
     assert_eq!(kv.record::<Drone>("drone:drone-2").unwrap(), old);
     assert_eq!(kv.value("drone:drone-3").unwrap(), json!("rubbish"));
     let index = json!(["drone-1", "drone-2", "drone-3", "drone-4", "drone-10"]);
     assert_eq!(kv.value(keys::DRONES_INDEX).unwrap(), index);
     let new: Drone = kv.record("drone:drone-4").unwrap();
     assert_eq!((new.status, new.at_charge), (DroneStatus::Idle, true));
-    assert_eq!(fleet::register(&client, 4, &zones()).await.unwrap(), 0);
+    assert_eq!(fleet::register(&client, &[1, 2, 3, 4], &zones()).await.unwrap(), 0);
     kv.fail_next(Call::Batch, 1, Fault::Unavailable);
-    assert!(fleet::register(&client, 4, &zones()).await.unwrap_err().is_retryable());
+    assert!(
+        fleet::register(&client, &[1, 2, 3, 4], &zones())
+            .await
+            .unwrap_err()
+            .is_retryable()
+    );
 }
 
 #[tokio::test]

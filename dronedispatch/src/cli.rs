@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use service::settings::{LogFormat, at_least_one};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use service::settings::{LogFormat, at_least_one, switch};
 
 /// The drone-delivery platform: with one command the whole system, to watch and to break.
 ///
@@ -30,6 +30,21 @@ pub enum Command {
     /// Measure how fast it is
     #[command(subcommand)]
     Bench(Bench),
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    Doctor(Box<tools::doctor::Args>),
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    Kv(Box<tools::kv::Args>),
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    Slo(Box<tools::slo::Args>),
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    SloWatch(Box<tools::slo_watch::Args>),
+    #[expect(missing_docs, reason = "the settings' own docs are what --help shows")]
+    Top(Box<tools::top::Args>),
+    /// Print the completions of a shell, for it to read at its start
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What can be measured.
@@ -79,6 +94,10 @@ pub struct UpArgs {
     /// Address to listen on; 0.0.0.0 opens every service to the network
     #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub bind: IpAddr,
+
+    /// Lets the dashboard stop, pause, isolate, slow and wipe services, to see what the others do about it; for demonstrations (1 or 0)
+    #[arg(long, env = "CHAOS", default_value = "0", default_missing_value = "1", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = switch, value_name = "1|0")]
+    pub chaos: bool,
 
     /// What is logged: a level (error, warn, info, debug, trace) or a filter such as `warn,kvfront=debug`
     #[arg(long, env = "LOG", default_value = "warn", value_name = "FILTER")]

@@ -1,13 +1,16 @@
 //! The one command. `dronedispatch` (or `dronedispatch up`) runs three kvstores, kvfront, the gateways, lb, dispatcher, the drones and the
 //! order generator in one process, talking through loopback HTTP exactly as separate programs do, with the in-process bus or RabbitMQ.
 //! `dronedispatch bench kv` measures the KV beside etcd and Redis (crate `kv-bench`), `dronedispatch simulate` compares dispatch policies under
-//! a virtual clock (crate `dispatch-bench`).
+//! a virtual clock (crate `dispatch-bench`). `doctor` looks for what is wrong, `kv` uses the KV, `slo` and `slo-watch` tell whether promises are
+//! kept, `top` shows what happens (crate `tools`).
 //!
+//! - [`chaos`]: breaking services on purpose.
 //! - [`cli`]: the settings.
 //! - [`ports`]: who listens where, and the listeners themselves.
 //! - [`system`]: starting every service, and stopping them in the order that loses nothing.
 //! - [`status`]: the live line.
 
+pub mod chaos;
 pub mod cli;
 pub mod ports;
 pub mod status;
@@ -16,8 +19,9 @@ pub mod system;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::CommandFactory as _;
 #[cfg(test)]
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches as _;
 use service::Shutdown;
 use service::settings::{CommonArgs, exit_with};
 
@@ -31,6 +35,15 @@ pub fn main() -> ExitCode {
         Command::Up(args) => run_up(&args),
         Command::Simulate(args) => dispatch_bench::main(&args),
         Command::Bench(Bench::Kv(args)) => kv_bench::main(&args),
+        Command::Doctor(args) => return tools::doctor::main(&args),
+        Command::Kv(args) => return tools::kv::main(&args),
+        Command::Slo(args) => return tools::slo::main(&args),
+        Command::SloWatch(args) => return tools::slo_watch::main(&args),
+        Command::Top(args) => return tools::top::main(&args),
+        Command::Completions { shell } => {
+            let written = std::io::Write::write_all(&mut std::io::stdout(), &completions(shell));
+            written.map_err(anyhow::Error::from)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +52,13 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the shell reads.
+fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "dronedispatch", &mut text);
+    text
 }
 
 fn run_up(args: &UpArgs) -> anyhow::Result<()> {
@@ -76,10 +96,33 @@ mod tests {
         let Some(Command::Up(up)) = parse(&["dronedispatch", "up", "--drones", "7"]).command else {
             panic!("up")
         };
-        assert_eq!((up.drones, up.gateways), (7, 3));
+        assert_eq!(
+            (up.drones, up.gateways, up.chaos),
+            (7, 3, false),
+            "nothing can be broken by default"
+        );
+        assert!(parse(&["dronedispatch", "--chaos"]).up.chaos && parse(&["dronedispatch", "--chaos=1"]).up.chaos);
         let bench = parse(&["dronedispatch", "bench", "kv", "--url", "http://127.0.0.1:9000"]).command;
         assert!(matches!(bench, Some(Command::Bench(Bench::Kv(args))) if args.url.is_some()));
         let simulate = parse(&["dronedispatch", "simulate", "--drones", "7", "--json"]).command;
-        assert!(matches!(simulate, Some(Command::Simulate(args)) if args.drones == 7 && args.json));
+        assert!(matches!(simulate, Some(Command::Simulate(args)) if args.drones == Some(7) && args.json));
+        let shells = parse(&["dronedispatch", "completions", "zsh"]).command;
+        assert!(matches!(shells, Some(Command::Completions { .. })));
+        let slo = parse(&["dronedispatch", "slo", "-", "--follow", "--window", "15m"]).command;
+        assert!(matches!(slo, Some(Command::Slo(args)) if args.follow && args.window == Some(900)));
+    }
+
+    #[test]
+    fn completions_know_every_command() {
+        for shell in [
+            clap_complete::Shell::Bash,
+            clap_complete::Shell::Zsh,
+            clap_complete::Shell::Fish,
+        ] {
+            let text = String::from_utf8(completions(shell)).unwrap();
+            for command in Cli::command().get_subcommands() {
+                assert!(text.contains(command.get_name()), "{shell}: {}", command.get_name());
+            }
+        }
     }
 }

@@ -3,18 +3,22 @@
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bus::{Bus, InProcess, Rabbit};
+use kv_client::Kv;
 use service::Shutdown;
 use service::settings::{SettingError, is_set, try_parse_from};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use crate::chaos;
+use crate::chaos::bus::SwitchedBus;
+use crate::chaos::switch::{Action, Switch};
 use crate::cli::{Orders, UpArgs};
 use crate::ports::{KVSTORES, Listeners, ServiceListeners, url};
 use crate::status::{self, Above};
@@ -62,6 +66,22 @@ impl Layer {
         self.running.spawn(async move { (name, service.await) });
     }
 
+    /// As [`Self::start`], for what listens; with a switch around it when there is a switchboard.
+    fn start_switched<Fut>(
+        &mut self,
+        name: &'static str,
+        listener: TcpListener,
+        switch: Option<Arc<Switch>>,
+        run: impl Fn(TcpListener, Shutdown) -> Fut + Send + Sync + 'static,
+    ) where
+        Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        match switch {
+            Some(switch) => self.start(name, |stop| switch.run(listener, run, stop)),
+            None => self.start(name, |stop| run(listener, stop)),
+        }
+    }
+
     /// Stops the layer, waiting no longer than `deadline`.
     async fn stop(mut self, deadline: Instant) {
         self.stop.stop();
@@ -97,7 +117,12 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
         None => InProcess::with_shutdown(bus_stop.token()),
     };
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let mut layers = start_kv(args, listeners.kvstores, listeners.kvfront)?;
+    let mut board = if args.chaos { Some(Board::open().await?) } else { None };
+    let bus = match &mut board {
+        Some(board) => board.switched(bus, &bus_stop),
+        None => bus,
+    };
+    let mut layers = start_kv(args, listeners.kvstores, listeners.kvfront, board.as_mut())?;
 
     let kv_ready = format!("{kv_url}/ready");
     let mut ended = until_end(&mut layers, &shutdown, answers(&client, &kv_ready)).await?;
@@ -107,9 +132,14 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
             kv_url: &kv_url,
             lb_url: &lb_url,
             bus: &bus,
+            bus_stop: &bus_stop,
         };
-        let kv = std::mem::replace(&mut layers, services.start(args, listeners.rest)?);
+        let started = services.start(args, listeners.rest, board.as_mut()).await?;
+        let kv = std::mem::replace(&mut layers, started);
         layers.extend(kv);
+        if let Some(board) = board {
+            layers.push(board.serve());
+        }
         let way = format!("{lb_url}/zones");
         ended = until_end(&mut layers, &shutdown, answers(&client, &way)).await?;
     }
@@ -137,8 +167,82 @@ pub async fn up(args: &UpArgs, shutdown: Shutdown) -> anyhow::Result<()> {
     }
 }
 
+/// What `CHAOS=1` adds: a switch for each service, and the port where they are worked.
+struct Board {
+    switches: Vec<Arc<Switch>>,
+    control: TcpListener,
+    url: String,
+}
+
+impl Board {
+    async fn open() -> anyhow::Result<Self> {
+        let control = chaos::control::open().await.context("no port for CHAOS (--chaos)")?;
+        Ok(Self {
+            switches: Vec::new(),
+            url: url(&control)?,
+            control,
+        })
+    }
+
+    /// The bus with a switch around it.
+    fn switched(&mut self, bus: Arc<dyn Bus>, stop: &Shutdown) -> Arc<dyn Bus> {
+        let switch = Switch::new(("bus".to_owned(), "bus"), None, chaos::SERVICE_ACTIONS, None);
+        let passage = switch.follow(stop.child());
+        self.switches.push(switch);
+        SwitchedBus::new(bus, passage)
+    }
+
+    /// A way to the KV at `kv_url` through a gate that is worked by `switch`; its URL.
+    async fn gated(&self, switch: &Switch, kv_url: &str, stop: &Shutdown) -> anyhow::Result<String> {
+        let kv = kv_url
+            .trim_start_matches("http://")
+            .parse()
+            .context("kvfront's address")?;
+        let listener = chaos::control::open().await.context("no port for CHAOS (--chaos)")?;
+        let gated = url(&listener)?;
+        tokio::spawn(chaos::gate::keep(listener, kv, switch.outward(), stop.child()));
+        Ok(gated)
+    }
+
+    /// One drone that can be paused.
+    fn add_drone(&mut self, kv_url: &str, stop: &Shutdown) -> anyhow::Result<()> {
+        let kv = Kv::new(kv_url, kv_client::Options::default())?;
+        let switch = Switch::new(("drone-1".to_owned(), "drone"), None, chaos::DRONE_ACTIONS, None);
+        tokio::spawn(chaos::drone::follow(Arc::clone(&switch), kv, stop.child()));
+        self.switches.push(switch);
+        Ok(())
+    }
+
+    fn serve(self) -> Layer {
+        let mut layer = Layer::new();
+        layer.start("chaos", |stop| {
+            chaos::control::serve(self.control, Arc::new(self.switches), stop)
+        });
+        layer
+    }
+}
+
+/// The switch of a service that listens, when there is a board for it.
+fn switch(
+    board: &mut Option<&mut Board>,
+    names: (String, &'static str),
+    listener: &TcpListener,
+    actions: &'static [Action],
+    database: Option<PathBuf>,
+) -> anyhow::Result<Option<Arc<Switch>>> {
+    let Some(board) = board else { return Ok(None) };
+    let switch = Switch::new(names, Some(listener.local_addr()?), actions, database);
+    board.switches.push(Arc::clone(&switch));
+    Ok(Some(switch))
+}
+
 /// Starts the kvstores and kvfront.
-fn start_kv(args: &UpArgs, stores: Vec<TcpListener>, front: TcpListener) -> anyhow::Result<Vec<Layer>> {
+fn start_kv(
+    args: &UpArgs,
+    stores: Vec<TcpListener>,
+    front: TcpListener,
+    mut board: Option<&mut Board>,
+) -> anyhow::Result<Vec<Layer>> {
     // Named, so that keys stay where they are when the ports are others at the next start.
     let named = |(name, store)| url(store).map(|url| format!("{name}={url}"));
     let backends = KVSTORES.into_iter().zip(&stores).map(named);
@@ -146,8 +250,12 @@ fn start_kv(args: &UpArgs, stores: Vec<TcpListener>, front: TcpListener) -> anyh
     let mut nodes = Layer::new();
     for (name, listener) in KVSTORES.into_iter().zip(stores) {
         let db_file = args.data_dir.join(name).with_extension("db");
-        let config: kvstore::Config = settings("kvstore", [("--db-file", db_file.into_os_string())])?;
-        nodes.start(name, |stop| kvstore::run(config, listener, stop));
+        let config: kvstore::Config = settings("kvstore", [("--db-file", db_file.clone().into_os_string())])?;
+        let names = (name.to_owned(), "kvstore");
+        let switch = switch(&mut board, names, &listener, chaos::STORE_ACTIONS, Some(db_file))?;
+        nodes.start_switched(name, listener, switch, move |listener, stop| {
+            kvstore::run(config.clone(), listener, stop)
+        });
     }
     let mut coordinator = Layer::new();
     let config: kvfront::Config = settings("kvfront", [("--backends", backends.into())])?;
@@ -160,13 +268,33 @@ struct Services<'a> {
     kv_url: &'a str,
     lb_url: &'a str,
     bus: &'a Arc<dyn Bus>,
+    /// When all that use the bus have ended.
+    bus_stop: &'a Shutdown,
 }
 
 impl Services<'_> {
+    /// How a service with this switch reaches the KV and the bus: through gates, when there is a board.
+    async fn ways(
+        &self,
+        board: Option<&Board>,
+        switch: Option<&Arc<Switch>>,
+    ) -> anyhow::Result<(&'static str, OsString, Arc<dyn Bus>)> {
+        const FLAG: &str = "--kv-url";
+        let (Some(board), Some(switch)) = (board, switch) else {
+            return Ok((FLAG, self.kv_url.into(), Arc::clone(self.bus)));
+        };
+        let kv_url = board.gated(switch, self.kv_url, self.bus_stop).await?;
+        let bus = SwitchedBus::new(Arc::clone(self.bus), switch.outward());
+        Ok((FLAG, kv_url.into(), bus))
+    }
+
     /// Starts everything but the KV; the layers come in the order in which they are to be stopped: whoever asks before whoever answers.
-    fn start(&self, args: &UpArgs, listeners: ServiceListeners) -> anyhow::Result<Vec<Layer>> {
-        let bus = || Arc::clone(self.bus);
-        let kv_url = || ("--kv-url", OsString::from(self.kv_url));
+    async fn start(
+        &self,
+        args: &UpArgs,
+        listeners: ServiceListeners,
+        mut board: Option<&mut Board>,
+    ) -> anyhow::Result<Vec<Layer>> {
         let drones = || ("--drone-pool-max", OsString::from(args.drones.to_string()));
         let gateway_urls = listeners
             .gateways
@@ -176,17 +304,37 @@ impl Services<'_> {
             .join(",");
 
         let mut workers = Layer::new();
-        let config: dispatcher::Config = settings("dispatcher", [kv_url(), drones()])?;
-        workers.start("dispatcher", |stop| {
-            dispatcher::run(config, listeners.dispatcher, bus(), stop)
+        let names = ("dispatcher".to_owned(), "dispatcher");
+        let switch_of = switch(&mut board, names, &listeners.dispatcher, chaos::SERVICE_ACTIONS, None)?;
+        let (flag, kv_url, bus) = self.ways(board.as_deref(), switch_of.as_ref()).await?;
+        let config: dispatcher::Config = settings("dispatcher", [(flag, kv_url), drones()])?;
+        workers.start_switched("dispatcher", listeners.dispatcher, switch_of, move |listener, stop| {
+            dispatcher::run(config.clone(), listener, Arc::clone(&bus), stop)
         });
-        let config: drone_sim::Config = settings("drone-sim", [kv_url(), drones()])?;
-        workers.start("drone", |stop| drone_sim::run(config, listeners.drone, bus(), stop));
+        let names = ("drones".to_owned(), "drones");
+        let switch_of = switch(&mut board, names, &listeners.drone, chaos::SERVICE_ACTIONS, None)?;
+        let (flag, kv_url, bus) = self.ways(board.as_deref(), switch_of.as_ref()).await?;
+        // Here is only one; a SHARD meant for other processes would leave the rest of the fleet to nobody.
+        let whole = ("--shard", OsString::from(drone_sim::Shard::WHOLE.to_string()));
+        let config: drone_sim::Config = settings("drone-sim", [(flag, kv_url), drones(), whole])?;
+        workers.start_switched("drone", listeners.drone, switch_of, move |listener, stop| {
+            drone_sim::run(config.clone(), listener, Arc::clone(&bus), stop)
+        });
 
         let mut gateways = Layer::new();
-        for listener in listeners.gateways {
-            let config: gateway::Config = settings("gateway", [kv_url()])?;
-            gateways.start("gateway", |stop| gateway::run(config, listener, bus(), stop));
+        for (number, listener) in (1..).zip(listeners.gateways) {
+            let names = (format!("gateway_{number}"), "gateway");
+            let switch_of = switch(&mut board, names, &listener, chaos::SERVICE_ACTIONS, None)?;
+            let (flag, kv_url, bus) = self.ways(board.as_deref(), switch_of.as_ref()).await?;
+            let mut config: gateway::Config = settings("gateway", [(flag, kv_url)])?;
+            config.lb_status_url.get_or_insert_with(|| self.lb_url.to_owned());
+            config.chaos_url = board.as_ref().map(|board| board.url.clone());
+            gateways.start_switched("gateway", listener, switch_of, move |listener, stop| {
+                gateway::run(config.clone(), listener, Arc::clone(&bus), stop)
+            });
+        }
+        if let Some(board) = board {
+            board.add_drone(self.kv_url, self.bus_stop)?;
         }
         let mut entrance = Layer::new();
         let config: lb::Config = settings("lb", [("--target-url", gateway_urls.into())])?;
@@ -307,6 +455,9 @@ fn greet(args: &UpArgs, lb_url: &str, kv_url: &str, store_urls: &[String]) {
         "  data       {}   (delete it to start anew)",
         args.data_dir.display()
     ));
+    if args.chaos {
+        status::say("  CHAOS      whoever reaches the dashboard can stop, pause and wipe these services");
+    }
     status::say("Ctrl-C stops it.");
 }
 

@@ -100,6 +100,7 @@ fn an_order(zones: &ZonesConfig, seed: &mut u32, now: f64) -> Delivery {
         destination: place(seed),
         weight: 0.5 + unit(seed) * 9.0,
         priority: None,
+        deadline: None,
     };
     Delivery::new(uuid::Uuid::now_v7().to_string(), &order, zones, now)
 }

@@ -7,9 +7,9 @@ use kv_client::Kv;
 use service::metrics::Metrics;
 use service::metrics::prometheus_client::metrics::counter::Counter;
 
+use crate::feed::Feed;
 use crate::hints::HintSender;
 use crate::index::IndexQueue;
-use crate::keep::KeepSender;
 use crate::listing::Lists;
 use crate::stats::Stats;
 use crate::status::Recent;
@@ -26,9 +26,9 @@ pub(crate) struct App {
     pub(crate) lists: Lists,
     pub(crate) stats: Stats,
     pub(crate) recent: Recent,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) hints: HintSender,
     pub(crate) index: IndexQueue,
-    pub(crate) keep: KeepSender,
     pub(crate) counters: OrderCounters,
 }
 

@@ -13,6 +13,7 @@ use service::http::ApiError;
 use crate::app::App;
 use crate::error::api_error;
 use crate::retry::Budget;
+use crate::traces::context_of;
 
 /// How often a lost race for a drone's record is tried again: its simulator writes it several times a second.
 const DRONE_ATTEMPTS_MAX: u32 = 5;
@@ -36,6 +37,16 @@ pub(crate) async fn cancel(app: &App, id: &str) -> Result<Delivery, ApiError> {
         Err(gave_up) => return Err(api_error(&gave_up.error)),
     };
     app.counters.cancelled.inc();
+    let order = context_of(&cancelled);
+    let order_trace = order.span.map(|span| tracing::field::display(span.trace_id));
+    // On behalf of who cancels; the order's own trace beside it.
+    tracing::info!(
+        delivery = id,
+        drone = cancelled.drone_id,
+        order_request_id = order.request_id.as_deref(),
+        order_trace_id = order_trace,
+        "cancelled"
+    );
     if let Err(error) = app.kv.delete(&keys::open(id)).await {
         tracing::debug!(%error, id, "the open entry of a cancelled delivery stays until the dispatcher's sweep");
     }

@@ -17,6 +17,7 @@ use service::metrics::prometheus_client::metrics::counter::Counter;
 use service::{Heartbeat, Shutdown};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use trace::Scope;
 
 /// Hints waiting at most; further ones are dropped.
 const QUEUE_MAX: usize = 1_024;
@@ -25,16 +26,19 @@ const CONCURRENCY: usize = 16;
 /// Longest wait for one hint's confirmation.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is to be told, and on whose behalf.
+pub(crate) type Hint = (DeliveryRequest, Option<Scope>);
+
 /// Where handlers leave hints.
 #[derive(Debug, Clone)]
 pub(crate) struct HintSender {
-    queue: mpsc::Sender<DeliveryRequest>,
+    queue: mpsc::Sender<Hint>,
     dropped: Counter,
 }
 
 impl HintSender {
     /// The queue's two ends.
-    pub(crate) fn new(metrics: &Metrics) -> (Self, mpsc::Receiver<DeliveryRequest>) {
+    pub(crate) fn new(metrics: &Metrics) -> (Self, mpsc::Receiver<Hint>) {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let dropped = metrics.register(
             "hints_dropped",
@@ -46,7 +50,7 @@ impl HintSender {
 
     /// Never waits.
     pub(crate) fn send(&self, hint: DeliveryRequest) {
-        if self.queue.try_send(hint).is_err() {
+        if self.queue.try_send((hint, trace::current())).is_err() {
             self.dropped.inc();
         }
     }
@@ -57,7 +61,7 @@ pub(crate) async fn run(
     bus: Arc<dyn Bus>,
     topic: Topic,
     sender: HintSender,
-    mut hints: mpsc::Receiver<DeliveryRequest>,
+    mut hints: mpsc::Receiver<Hint>,
     beat: Heartbeat,
     shutdown: Shutdown,
 ) {
@@ -68,11 +72,12 @@ pub(crate) async fn run(
     let failing = AtomicBool::new(false);
     poll_fn(|cx| hints.poll_recv(cx))
         .take_until(async move { shutdown.stopped().await })
-        .for_each_concurrent(CONCURRENCY, |hint| {
+        .for_each_concurrent(CONCURRENCY, |(hint, scope)| {
             let (bus, topic, dropped, beat, failing) = (&bus, &topic, &sender.dropped, &beat, &failing);
             async move {
                 let body = serde_json::to_vec(&hint).expect("a struct of strings and finite numbers is always JSON");
-                let failure = match timeout(PUBLISH_TIMEOUT, bus.publish(topic, Bytes::from(body))).await {
+                let publish = trace::within(scope.unwrap_or_default(), bus.publish(topic, Bytes::from(body)));
+                let failure = match timeout(PUBLISH_TIMEOUT, publish).await {
                     Ok(Ok(())) => {
                         if failing.swap(false, Ordering::Relaxed) {
                             tracing::info!("order hints reach the broker again");

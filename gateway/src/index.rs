@@ -1,9 +1,12 @@
 //! `deliveries_index`: the newest 1,000 delivery ids, each at most once, for scripts that read them.
 //!
-//! Promises: an accepted order is in the index within 100 ms while the KV is well; orders never wait for it; several
-//! gateways add to the one list without losing each other's ids. The document never grows beyond 1,000 ids, however
-//! many orders there are. A gateway that is killed takes the ids with it that it had not written yet; whichever starts
+//! Promises: an accepted order is in the index within 100 ms while the KV answers at its usual pace; orders never wait for
+//! it; several gateways add to the one list without losing each other's ids. The document never grows beyond 1,000 ids,
+//! however many orders there are. A gateway that is killed takes the ids with it that it had not written yet; whichever starts
 //! next adds them from the records.
+//!
+//! A write carries the whole list, some 40 KB, to every copy. So writing takes a tenth of a gateway's time: after one that
+//! took long, because the KV has much to do, ids gather for longer, as far as the 100 ms allow.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +19,15 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use service::{Heartbeat, Shutdown};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long ids gather before they are written together. Also the time in which other gateways have the key to
 /// themselves.
 const GATHER: Duration = Duration::from_millis(20);
+/// After a write that took `t`, ids gather for this many times `t`, ...
+const REST: u32 = 9;
+/// ... but no longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(60);
 /// Middle of the first pause after a failed write; doubles each time, with ±50 % of jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause between attempts.
@@ -72,13 +79,21 @@ pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shu
     let mut writer = Writer { kv, known: None };
     let mut caught_up = false;
     let mut pause = FIRST_PAUSE;
+    let mut not_before = Instant::now();
     beat.ok();
     loop {
         tokio::select! {
-            () = queue.0.added.notified() => sleep(GATHER).await,
+            () = queue.0.added.notified() => {
+                let next = not_before.max(Instant::now() + GATHER);
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = drained.stopped() => break,
+                }
+            }
             () = sleep(BEAT_EVERY) => {}
             () = drained.stopped() => break,
         }
+        let begun = Instant::now();
         loop {
             let ids = queue.waiting();
             if ids.is_empty() {
@@ -88,6 +103,7 @@ pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shu
             match writer.add(&ids).await {
                 Ok(true) => {
                     queue.remove(&ids);
+                    not_before = Instant::now() + rest_after(begun.elapsed());
                     pause = FIRST_PAUSE;
                     beat.ok();
                     // What has come meanwhile has also left a notification.
@@ -127,6 +143,11 @@ pub(crate) async fn run(kv: Kv, queue: IndexQueue, beat: Heartbeat, drained: Shu
             sleep(FIRST_PAUSE).await;
         }
     }
+}
+
+/// How long ids gather after a write that took this long.
+fn rest_after(took: Duration) -> Duration {
+    (took * REST).min(GATHER_MAX)
 }
 
 /// Adds ids by compare-and-swap.
@@ -215,6 +236,7 @@ fn merge(list: &[String], ids: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use kv_client::testing::{Call, FakeKv};
     use proptest::prelude::{prop_assert, proptest};
 
     use super::*;
@@ -241,6 +263,47 @@ mod tests {
         assert_eq!(queue.waiting(), ids(500..1_500));
         queue.remove(&ids(0..1_400));
         assert_eq!(queue.waiting(), ids(1_400..1_500));
+    }
+
+    #[tokio::test]
+    async fn a_slow_kv_is_written_to_less_often() {
+        let took = Duration::from_millis(30);
+        let fake = FakeKv::start().await;
+        let (queue, drained) = (IndexQueue::default(), Shutdown::new());
+        let tasks = service::Tasks::new(Shutdown::new());
+        let beat = tasks.check("index", Duration::MAX);
+        let writer = tokio::spawn(run(fake.client(), queue.clone(), beat, drained.clone()));
+        let seen = async |number: usize| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let wanted = ids([number])[0].clone();
+            while !fake
+                .record::<Vec<String>>(DELIVERIES_INDEX)
+                .unwrap_or_default()
+                .contains(&wanted)
+            {
+                assert!(Instant::now() < deadline, "{wanted} is not written");
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        // The list is known after the first, so that each further id is one write.
+        queue.push(ids([0])[0].clone());
+        seen(0).await;
+        fake.delay(took);
+        let (begun, before) = (Instant::now(), fake.count(Call::Cas));
+        for number in 1..=4 {
+            queue.push(ids([number])[0].clone());
+            seen(number).await;
+        }
+        assert!(begun.elapsed() >= rest_after(took) * 3, "{:?}", begun.elapsed());
+        assert_eq!(fake.count(Call::Cas) - before, 4);
+        drained.stop();
+        writer.await.unwrap();
+    }
+
+    #[test]
+    fn a_rest_is_bounded() {
+        assert_eq!(rest_after(Duration::from_millis(5)), Duration::from_millis(45));
+        assert_eq!(rest_after(Duration::from_secs(60)), GATHER_MAX);
     }
 
     proptest! {

@@ -8,18 +8,22 @@
 //! - A client that hangs up never cancels a half-done write.
 //!
 //! Where to look: `routes` (what is served), `submit` (an order's way into the KV), `cancel`, `listing` (reads), `index`,
-//! `hints` and `status` (background loops), `stats` (counts), `page` (the dashboard's files).
+//! `hints` and `status` (background loops), `traces`, `feed` (`GET /events`), `cluster` (`GET /cluster`), `stats` (counts), `page` (the dashboard's
+//! files), `openapi` (the API described).
 
 mod app;
 mod cancel;
+mod cluster;
 mod coalesce;
 mod config;
 mod error;
+mod feed;
 mod hash;
 mod hints;
 mod index;
 mod keep;
 mod listing;
+mod openapi;
 mod order_body;
 mod page;
 mod retry;
@@ -28,6 +32,8 @@ mod run;
 mod stats;
 mod status;
 mod submit;
+mod tiles;
+mod traces;
 mod zones;
 
 pub use config::Config;

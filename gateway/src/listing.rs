@@ -24,10 +24,13 @@ use crate::error::api_error;
 use crate::retry::Budget;
 
 /// Deliveries a list holds when no limit is asked for.
-const LIMIT_DEFAULT: usize = 30;
+pub(crate) const LIMIT_DEFAULT: usize = 30;
 /// Most deliveries a list holds.
-const LIMIT_MAX: usize = 1_000;
-/// Reads of one list start at least this far apart.
+pub(crate) const LIMIT_MAX: usize = 1_000;
+/// Longest `after`, in characters; an id has 36.
+pub(crate) const AFTER_MAX: usize = 64;
+/// Reads of the fleet start at least this far apart; those of a list of deliveries may follow each other sooner while
+/// the KV answers quickly.
 const READ_INTERVAL: Duration = Duration::from_millis(50);
 /// Different limits whose reads are shared; further ones read for themselves.
 const SHARED_LIMITS_MAX: usize = 16;
@@ -87,7 +90,7 @@ impl Lists {
         }
         let shared = newest
             .entry(limit)
-            .or_insert_with(|| Arc::new(Coalesced::new(READ_INTERVAL)));
+            .or_insert_with(|| Arc::new(Coalesced::idle_half(READ_INTERVAL)));
         Some(Arc::clone(shared))
     }
 }
@@ -108,6 +111,12 @@ pub(crate) async fn deliveries(app: &App, query: ListQuery) -> Result<Bytes, Api
                 ApiError::invalid(detail).with("field", "limit")
             })?,
     };
+    if let Some(after) = &query.after
+        && after.chars().count() > AFTER_MAX
+    {
+        let detail = format!("after: expected the `next` of a list, at most {AFTER_MAX} characters");
+        return Err(ApiError::invalid(detail).with("field", "after"));
+    }
     if let Some(name) = &query.status {
         let status = DeliveryStatus::from_name(name).ok_or_else(|| {
             let names = DeliveryStatus::ALL.map(DeliveryStatus::name).join(", ");
@@ -246,7 +255,8 @@ async fn all_drones(kv: &Kv, zones: &ZonesConfig) -> Result<Arc<Drones>, KvError
     }))
 }
 
-fn with_zone(mut drone: Map<String, Value>, zones: &ZonesConfig) -> Map<String, Value> {
+/// The record with the zone it is in; null outside the area.
+pub(crate) fn with_zone(mut drone: Map<String, Value>, zones: &ZonesConfig) -> Map<String, Value> {
     let pos = drone.get("pos").and_then(|pos| Point::deserialize(pos).ok());
     let zone = pos.and_then(|pos| zones.zone_name_of(pos));
     drone.insert("zone".to_owned(), zone.map_or(Value::Null, Value::String));

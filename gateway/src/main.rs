@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: service::Allocator = service::Allocator;
+
 fn main() -> ExitCode {
     service::program::serve::<gateway::Config, _, _>(gateway::run_with_rabbit)
 }

@@ -4,6 +4,7 @@
 //! body "malformed"; this turns them into a value that the validation can name: the answer is 422 and says which field.
 
 use domain::order::NewOrder;
+use domain::priority::Priority;
 use serde_json::Value;
 use service::http::ApiError;
 
@@ -31,7 +32,16 @@ pub(crate) fn canonical(order: &NewOrder) -> String {
         order.weight,
     ]
     .map(|number| number + 0.0);
-    format!("{a:?},{b:?},{c:?},{d:?},{weight:?},{}", order.priority.unwrap_or(0))
+    // Said or not, normal is normal; `0` as it was before priorities had names, for keys that are remembered.
+    let priority = match order.priority.unwrap_or_default() {
+        Priority::Normal => "0",
+        other => other.name(),
+    };
+    let deadline = order
+        .deadline
+        .map(|deadline| format!(",{deadline:?}"))
+        .unwrap_or_default();
+    format!("{a:?},{b:?},{c:?},{d:?},{weight:?},{priority}{deadline}")
 }
 
 fn read_json(body: &[u8]) -> Result<Value, ApiError> {
@@ -131,6 +141,22 @@ mod tests {
         assert_eq!(plain, other);
         let heavier = order(r#"{"origin":{"lat":0,"lon":12.5},"destination":{"lat":41.9,"lon":12.5},"weight":80.5}"#);
         assert_ne!(plain, heavier);
+        let wish = |wish: &str| {
+            let places = r#""origin":{"lat":0,"lon":12.5},"destination":{"lat":41.9,"lon":12.5}"#;
+            order(&format!(r#"{{{places},"weight":80,{wish}}}"#))
+        };
+        assert_eq!(wish(r#""priority":"normal""#), plain);
+        assert_eq!(wish(r#""deadline":1.8e9"#), wish(r#""deadline":1800000000"#));
+        let all = [
+            r#""priority":"low""#,
+            r#""priority":"high""#,
+            r#""deadline":1.8e9"#,
+            r#""deadline":1.9e9"#,
+        ]
+        .map(wish);
+        for (index, one) in all.iter().enumerate() {
+            assert!(*one != plain && !all[..index].contains(one), "{one}");
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -14,14 +14,14 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kv_api::RawValue;
 use serde_json::{Value, json};
-use service::http::{ApiError, Json, Query, detached};
+use service::http::{ApiError, Json, Path, Query, detached};
 use tokio::time::timeout;
 
 use crate::app::App;
 use crate::listing::ListQuery;
 use crate::order_body::parse_order;
 use crate::submit::idempotency_key;
-use crate::{cancel, listing, page, stats, submit};
+use crate::{cancel, feed, listing, openapi, page, stats, submit};
 
 /// Largest order, in bytes; a real one has about 150.
 pub(crate) const ORDER_MAX_BYTES: usize = 64 * 1024;
@@ -36,17 +36,26 @@ const RECENT_SHOWN: usize = 20;
 type Shared = State<Arc<App>>;
 
 /// The gateway's own routes.
-pub(crate) fn routes(app: Arc<App>) -> Router {
+pub(crate) fn routes(app: Arc<App>, home: page::Home) -> Router {
+    let home = Arc::new(home);
     Router::new()
         .route("/", get(|| async { Redirect::temporary("/dashboard") }))
         .route(
             "/dashboard",
-            get(|headers: HeaderMap| async move { page::file("", &headers) }),
+            get(move |headers: HeaderMap| async move { home.answer(&headers) }),
         )
         .route("/dashboard/", get(|| async { Redirect::permanent("/dashboard") }))
         .route(
             "/dashboard/{file}",
             get(|Path(file): Path<String>, headers: HeaderMap| async move { page::file(&file, &headers) }),
+        )
+        .route(
+            "/dashboard/{version}/{file}",
+            get(
+                |Path((version, file)): Path<(String, String)>, headers: HeaderMap| async move {
+                    page::versioned(&version, &file, &headers)
+                },
+            ),
         )
         .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/zones", get(zones))
@@ -55,6 +64,9 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/drones", get(list_drones))
         .route("/drones/{id}", get(get_drone))
         .route("/stats", get(show_stats))
+        .route("/events", get(feed::events))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
         .with_state(app)
 }
 
@@ -138,9 +150,11 @@ async fn zones(State(app): Shared) -> Result<Response, ApiError> {
 
 async fn show_stats(State(app): Shared) -> Result<Json<Value>, ApiError> {
     let (counts, drones) = tokio::try_join!(stats::counts(&app), listing::drones(&app))?;
+    let now = app.now();
     Ok(Json(json!({
-        "now": app.now(),
+        "now": now,
         "deliveries": counts,
+        "latency": app.feed.latencies(now),
         "fleet": drones.by_status,
         "recent_events": app.recent.newest(RECENT_SHOWN),
     })))

@@ -6,17 +6,21 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::{Bus, Topic};
 use kv_client::{Kv, Options};
-use service::http::{Limits, serve_router, with_common_routes};
+use service::http::{Limits, RequestMetrics, Traced, serve_router, with_measured_routes};
 use service::metrics::Metrics;
+use service::program::Program;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
 use crate::app::{App, OrderCounters, system_clock};
+use crate::cluster::{self, ClusterView};
 use crate::config::Config;
+use crate::feed::{self, Feed, FrameTimes};
 use crate::hints::{self, HintSender};
 use crate::index::{self, IndexQueue};
-use crate::keep::{self, KeepSender};
+use crate::keep;
 use crate::listing::Lists;
+use crate::page::Home;
 use crate::routes::{ORDER_MAX_BYTES, routes};
 use crate::stats::{self, Stats};
 use crate::status::{self, Recent};
@@ -49,6 +53,9 @@ pub async fn run_with_rabbit(config: Config, listener: TcpListener, shutdown: Sh
 /// # Errors
 /// When a setting cannot be used. That KV or broker are away is no error.
 pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutdown: Shutdown) -> anyhow::Result<()> {
+    if let Some(files) = service::files::raise_limit() {
+        tracing::info!(files, viewers = config.events_viewers_max, "open files allowed");
+    }
     let options = Options {
         request_timeout: KV_TIMEOUT,
         ..Options::default()
@@ -56,19 +63,27 @@ pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutd
     let kv = Kv::new(&config.kv_url, options).context("KV_URL (--kv-url)")?;
     let metrics = Metrics::new("gateway");
     let tasks = Tasks::new(shutdown.clone());
+    let tracer = config.traces.start(Config::NAME, &metrics, &tasks)?;
     // Signalled once no order can arrive any more.
     let drained = Shutdown::new();
     let clock = system_clock();
+    let cluster_view = ClusterView::new(&config)?;
+    let home = Home::new(config.tiles()?, config.tile_attribution.as_deref().unwrap_or_default())?;
+    let cluster_clock = Arc::clone(&clock);
     let (hint_sender, hint_queue) = HintSender::new(&metrics);
-    let (keep_sender, keep_queue) = KeepSender::new();
     let app = Arc::new(App {
-        zones: Zones::new(kv.clone(), config.grid_rows, config.grid_cols).context("GRID_ROWS, GRID_COLS")?,
+        zones: Zones::new(kv.clone(), config.zones()?),
         lists: Lists::new(),
         stats: Stats::new(),
         recent: Recent::new(&metrics),
+        feed: Arc::new(Feed::new(
+            config.events_viewers_max,
+            Duration::from_secs_f64(config.stats_window_sec),
+            config.speed_base_kmh * config.time_scale / 60.0,
+            &metrics,
+        )),
         hints: hint_sender.clone(),
         index: IndexQueue::default(),
-        keep: keep_sender,
         counters: OrderCounters::new(&metrics),
         clock: Arc::clone(&clock),
         kv: kv.clone(),
@@ -104,18 +119,37 @@ pub async fn run(config: Config, listener: TcpListener, bus: Arc<dyn Bus>, shutd
             drained.clone(),
         )
     });
-    tasks.spawn("idempotency keys", NEVER, |beat, _| {
-        keep::run(kv, keep_queue, beat, drained.clone())
+    let now = Arc::clone(&clock);
+    tasks.spawn("idempotency sweep", NEVER, |beat, shutdown| {
+        keep::sweep(kv, now, beat, shutdown)
     });
     let recent = app.recent.clone();
     tasks.spawn("delivery status", NEVER, |beat, shutdown| {
         status::run(bus, statuses, recent, clock, beat, shutdown)
     });
+    tasks.spawn("drone changes", NEVER, |beat, shutdown| {
+        feed::follow_drones(Arc::clone(&app), beat, shutdown)
+    });
+    tasks.spawn("delivery changes", NEVER, |beat, shutdown| {
+        feed::follow_deliveries(Arc::clone(&app), beat, shutdown)
+    });
+    tasks.spawn("cluster", NEVER, |beat, shutdown| {
+        feed::follow_cluster(Arc::clone(&app), beat, shutdown)
+    });
+    let frames = FrameTimes {
+        interval: Duration::from_millis(config.events_interval_ms),
+        sign_of_life: Duration::from_secs_f64(config.events_heartbeat_sec),
+    };
+    tasks.spawn("event frames", NEVER, |beat, shutdown| {
+        feed::make_frames(Arc::clone(&app.feed), Arc::clone(&app.clock), frames, beat, shutdown)
+    });
     tasks.spawn("stats", NEVER, |beat, shutdown| {
         stats::run(Arc::clone(&app), beat, shutdown)
     });
 
-    let router = with_common_routes(routes(app), tasks.clone(), metrics, ORDER_MAX_BYTES);
+    let router = routes(app, home).merge(cluster::routes(cluster_view, cluster_clock));
+    let requests = RequestMetrics::register(&metrics).traced(Traced::Beginning(tracer));
+    let router = with_measured_routes(router, tasks.clone(), metrics, requests, ORDER_MAX_BYTES);
     serve_router(listener, router, Limits::default(), shutdown).await;
     drained.stop();
     tasks.stop().await;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::keys::ZONES_CONFIG;
-use domain::zones::{ZonesConfig, ZonesError};
+use domain::zones::ZonesConfig;
 use kv_client::{Kv, KvError, Swap, Version};
 use serde_json::Value;
 
@@ -22,14 +22,13 @@ pub(crate) struct Zones {
 
 impl Zones {
     /// The grid that the settings describe, until the KV has been read.
-    pub(crate) fn new(kv: Kv, rows: u32, cols: u32) -> Result<Self, ZonesError> {
-        let configured = ZonesConfig::rome(rows, cols)?;
+    pub(crate) fn new(kv: Kv, configured: ZonesConfig) -> Self {
         let current = RwLock::new(Arc::new(configured.clone()));
-        Ok(Self {
+        Self {
             kv,
             configured,
             current,
-        })
+        }
     }
 
     /// The zones without asking the KV: accepting an order must not cost a read of what hardly ever changes.
@@ -75,6 +74,13 @@ impl Zones {
                     stored_rows = zones.rows,
                     stored_cols = zones.cols,
                     "{ZONES_CONFIG} in the KV differs from GRID_ROWS and GRID_COLS and is used; delete the key to build it anew"
+                );
+            }
+            if zones.no_fly != self.configured.no_fly {
+                tracing::warn!(
+                    stored = zones.no_fly.zones().len(),
+                    configured = self.configured.no_fly.zones().len(),
+                    "{ZONES_CONFIG} in the KV has other no-fly zones than NO_FLY_ZONES and is used; delete the key to build it anew"
                 );
             }
             *current = Arc::new(zones);

@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use register::proposer::Consistency;
 use service::program::Program;
 use service::settings::{CommonArgs, SettingError, at_least_one, positive, switch};
+use service::traces::TraceArgs;
 
 use crate::ring::{Backend, Ring, RingError};
 
@@ -43,6 +44,10 @@ impl From<DefaultConsistency> for Consistency {
 #[derive(Debug, Clone, Parser)]
 #[command(name = "kvfront", version)]
 pub struct Config {
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
     /// Settings of every program.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -159,6 +164,7 @@ impl Program for Config {
     }
 
     fn validate(&self) -> Result<(), SettingError> {
+        self.traces.validate()?;
         if self.hint_flush_sec > HINT_FLUSH_SEC_MAX {
             let takes = format!("seconds above 0, at most {HINT_FLUSH_SEC_MAX}");
             return Err(SettingError::new("HINT_FLUSH_SEC", self.hint_flush_sec, takes));

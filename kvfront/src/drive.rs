@@ -13,7 +13,8 @@ use register::Request;
 use register::proposer::{Action, Event, Operation, Outcome};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::front::{Front, outcome_label};
+use crate::front::{CAS, Front, READ, is_cas_conflict, outcome_label};
+use crate::make_way::make_way;
 use crate::ring::Preference;
 use crate::transport::{Mailbox, Outbox, SUSPECT_AFTER, Ticket};
 use crate::turns::Turn;
@@ -39,6 +40,8 @@ pub(crate) struct Drive<'a> {
     unsent: VecDeque<Event>,
     outbox: Outbox,
     ended: Vec<(u32, Outcome)>,
+    /// One that ended has refused others, who have not answered yet.
+    told_others: bool,
     /// Runs out no later than the first timer. Put off only when it has run out: most operations end long before.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -77,6 +80,7 @@ impl<'a> Drive<'a> {
             unsent: VecDeque::new(),
             outbox: front.transport.outbox(),
             ended: Vec::new(),
+            told_others: false,
             sleep: None,
         }
     }
@@ -105,6 +109,12 @@ impl<'a> Drive<'a> {
         loop {
             self.work();
             if !self.ended.is_empty() || self.running_now == 0 {
+                if self.told_others {
+                    // They answer first: who is answered first is back first, and a key's line is held for whoever comes back. The one who
+                    // has just had the turn would have it again and again.
+                    make_way().await;
+                    self.told_others = false;
+                }
                 return std::mem::take(&mut self.ended);
             }
             self.wait().await;
@@ -164,6 +174,9 @@ impl<'a> Drive<'a> {
                     self.unsent.push_back(failed);
                 }
                 Action::Send { round, rank, request } => {
+                    if running.kind == READ && matches!(request, Request::Install { .. }) {
+                        self.front.metrics.read_repair();
+                    }
                     let ticket = Ticket::new(Arc::clone(&self.mailbox), number, round, rank);
                     let (node, key) = (running.preference.nodes[rank], running.operation.key().clone());
                     self.outbox.add(node, key, request, ticket, now);
@@ -187,12 +200,15 @@ impl<'a> Drive<'a> {
         self.running_now -= 1;
         let took = running.started.elapsed();
         self.front.metrics.op_done(running.kind, outcome_label(&outcome), took);
+        if is_cas_conflict(&outcome) && running.kind == CAS {
+            self.front.metrics.cas_conflict();
+        }
         if let Outcome::Corrupt { ballot } = &outcome {
             let key = running.operation.key();
             tracing::error!(?key, %ballot, "corruption: two different states under one ballot; nothing was changed");
         }
         if let Some(turn) = running.turn {
-            turn.end(&running.operation);
+            self.told_others |= turn.end(&running.operation);
         }
         self.ended.push((number, outcome));
     }

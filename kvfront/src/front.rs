@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use register::change::Command;
+use register::change::{Answer, Command};
 use register::proposer::turns::Change;
 use register::proposer::{Consistency, Limits, Members, Operation, Outcome, Retry};
 use register::{Key, RequestId};
@@ -87,7 +87,7 @@ enum Begun {
 }
 
 /// Why nothing is begun while too few nodes are left whose clocks fit.
-const CLOCK_REFUSED: &str = "the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
+const CLOCK_REFUSED: &str = "clock skew: the nodes refuse this kvfront's clock, or it theirs (MAX_CLOCK_SKEW_MS)";
 
 impl Front {
     /// Over a started transport. Operations are refused until [`Self::is_learnt`].
@@ -210,7 +210,11 @@ impl Front {
                 Some(Called::Refused(answer)) => {
                     self.metrics.op_refuted(kind, asked.elapsed());
                     let copies = self.ring.preference(key).quorum();
-                    return Outcome::Answered { answer, copies };
+                    let refused = Outcome::Answered { answer, copies };
+                    if kind == CAS && is_cas_conflict(&refused) {
+                        self.metrics.cas_conflict();
+                    }
+                    return refused;
                 }
                 None => {
                     let waited_ms = self.limits.deadline_ms;
@@ -396,13 +400,29 @@ impl Front {
     }
 }
 
+/// The label of reads in metrics.
+pub(crate) const READ: &str = "get";
+/// The label of CAS in metrics.
+pub(crate) const CAS: &str = "cas";
+
+/// Whether a CAS ended so because something else was there.
+pub(crate) fn is_cas_conflict(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Answered {
+            answer: Answer::NotSwapped { .. },
+            ..
+        }
+    )
+}
+
 /// The label of a command in metrics.
 fn kind_of(command: &Command) -> &'static str {
     match command {
-        Command::Get => "get",
+        Command::Get => READ,
         Command::Put { .. } => "put",
         Command::Delete { .. } => "delete",
-        Command::Cas { .. } => "cas",
+        Command::Cas { .. } => CAS,
         Command::Acquire { .. } => "lock",
         Command::Release { .. } => "unlock",
         Command::Renew { .. } => "renew",

@@ -18,6 +18,7 @@ mod drive;
 mod errand;
 pub mod front;
 mod hints;
+mod make_way;
 mod membership;
 pub mod metrics;
 pub mod ops;
@@ -87,6 +88,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
     let upkeep = Arc::new(Upkeep::new(nodes));
 
     let tasks = Tasks::new(shutdown.child());
+    let tracer = config.traces.start(Config::NAME, &metrics, &tasks)?;
     tasks.spawn("quorum", quorum::MAX_SILENCE, {
         let front = Arc::clone(&front);
         move |beat, stop| quorum::watch(front, beat, stop)
@@ -119,6 +121,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
         },
         tasks.clone(),
         metrics,
+        tracer,
     );
     serve(
         listener,

@@ -58,6 +58,8 @@ pub struct FrontMetrics {
     op_seconds: Family<KindLabels, Histogram>,
     ops_running: Gauge,
     ops_refuted: Counter,
+    cas_conflicts: Counter,
+    read_repairs: Counter,
     envelope_requests: Histogram,
     node_errors: Family<NodeErrorLabels, Counter>,
     node_suspected: Family<NodeLabels, Gauge>,
@@ -80,6 +82,16 @@ pub struct FrontMetrics {
     watch_waits: Counter,
 }
 
+/// Counters since this kvfront started: whoever wants rates takes differences.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(crate) struct Totals {
+    cas_conflicts: u64,
+    read_repairs: u64,
+    keys_repaired: u64,
+    keys_filled: u64,
+    hints_handed_over: u64,
+}
+
 impl FrontMetrics {
     /// Registers them all.
     #[must_use]
@@ -95,6 +107,16 @@ impl FrontMetrics {
             ops_refuted: metrics.register(
                 "ops_refuted",
                 "Changes refused by what a change of the same key before them ended on",
+                Counter::default(),
+            ),
+            cas_conflicts: metrics.register(
+                "cas_conflicts",
+                "CAS refused because something else was there",
+                Counter::default(),
+            ),
+            read_repairs: metrics.register(
+                "read_repairs",
+                "Copies that reads found behind and sent the newest to",
                 Counter::default(),
             ),
             envelope_requests: metrics.register(
@@ -182,6 +204,25 @@ impl FrontMetrics {
                 Counter::default(),
             ),
         }
+    }
+
+    /// What `/cluster` shows of the counters.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            cas_conflicts: self.cas_conflicts.get(),
+            read_repairs: self.read_repairs.get(),
+            keys_repaired: self.keys_repaired.get(),
+            keys_filled: self.keys_filled.get(),
+            hints_handed_over: self.hints_handed_over.get(),
+        }
+    }
+
+    pub(crate) fn cas_conflict(&self) {
+        self.cas_conflicts.inc();
+    }
+
+    pub(crate) fn read_repair(&self) {
+        self.read_repairs.inc();
     }
 
     pub(crate) fn op_started(&self) {

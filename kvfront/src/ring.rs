@@ -125,6 +125,18 @@ impl Ring {
         self.table.get(partition)
     }
 
+    /// The ring as runs of partitions with the same list: where each begins, in order. The first begins at 0.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(usize, &Preference)> {
+        let mut ranges: Vec<(usize, &Preference)> = Vec::new();
+        for (partition, list) in self.table.iter().enumerate() {
+            if ranges.last().is_none_or(|(_, last)| last.nodes != list.nodes) {
+                ranges.push((partition, list));
+            }
+        }
+        ranges
+    }
+
     /// The nodes, sorted by name. A node's number is its place here.
     #[must_use]
     pub fn backends(&self) -> &[Backend] {
@@ -342,6 +354,24 @@ mod tests {
         .to_vec();
         assert_eq!(epochs.iter().collect::<HashSet<_>>().len(), epochs.len());
         assert_eq!(epochs[0].0, 0x545f_8d31_97a8_318c, "computed by a program of its own");
+    }
+
+    #[test]
+    fn ranges_tell_every_partitions_list() {
+        let ring = ring(THREE, 2);
+        let ranges = ring.ranges();
+        assert_eq!(ranges[0].0, 0);
+        assert!(ranges.len() > 3 && ranges.len() <= 3 * super::VNODES_PER_NODE);
+        let ends = ranges.iter().skip(1).map(|(from, _)| *from).chain([PARTITIONS]);
+        for ((from, list), end) in ranges.iter().zip(ends) {
+            for partition in *from..end {
+                assert_eq!(ring.preference_of_partition(partition).unwrap().nodes, list.nodes);
+            }
+        }
+        assert!(
+            ranges.windows(2).all(|pair| pair[0].1.nodes != pair[1].1.nodes),
+            "runs are as long as can be"
+        );
     }
 
     #[test]

@@ -119,14 +119,15 @@ impl Turns {
 }
 
 impl Turn {
-    /// Passes the turn on when `operation` has ended, with word to those it refutes.
-    pub(crate) fn end(mut self, operation: &Operation) {
+    /// Passes the turn on when `operation` has ended, with word to those it refutes; true when there are any.
+    pub(crate) fn end(mut self, operation: &Operation) -> bool {
         if self.turns.lock().end_of_line(&self.key) {
             self.passed = true;
-            return;
+            return false;
         }
         let is_gone = oneshot::Sender::is_closed;
         let refuted = self.turns.lock().refuted(&self.key, self.began, operation, is_gone);
+        let told_some = !refuted.is_empty();
         for (waiting, answer) in refuted {
             // Who has given up waiting needs no answer.
             drop(waiting.send(Called::Refused(answer)));
@@ -138,6 +139,7 @@ impl Turn {
         }
         // Last: until then a panic passes it on as well.
         self.passed = true;
+        told_some
     }
 }
 

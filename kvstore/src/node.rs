@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use register::HlcTime;
 use register::ballot::SkewError;
 use service::clock::{WallClock, system_clock};
-use service::http::{Limits, serve_router};
+use service::http::{Limits, serve};
 use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
@@ -129,8 +129,8 @@ impl Node {
             stopping.stopped().await;
             store.end_waits();
         });
-        let router = http::router(Arc::new(self.clone()), tasks.clone(), self.metrics.clone());
-        serve_router(listener, router, Limits::default(), shutdown).await;
+        let routes = http::all_routes(Arc::new(self.clone()), tasks.clone(), self.metrics.clone());
+        serve(listener, move |_| routes.clone(), Limits::default(), shutdown).await;
         tasks.stop().await;
         self.store.close().await;
     }

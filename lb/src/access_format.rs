@@ -41,7 +41,7 @@ fn text(out: &mut Vec<u8>, entry: &Entry, ended: Ended) -> std::io::Result<()> {
 }
 
 fn json_line(out: &mut Vec<u8>, entry: &Entry, ended: Ended) -> std::io::Result<()> {
-    let line = json!({
+    let mut line = json!({
         "time": since_epoch(ended.at).as_secs_f64(),
         "client": entry.client.to_canonical(),
         "method": cleaned(&entry.method),
@@ -54,6 +54,9 @@ fn json_line(out: &mut Vec<u8>, entry: &Entry, ended: Ended) -> std::io::Result<
         "upstream": entry.upstream.map(|(addr, _)| addr),
         "upstream_ms": entry.upstream.map(|(_, took)| tenths_of_ms(took) as f64 / 10.0),
     });
+    if let Some(span) = entry.span.as_ref().and_then(|span| span.context().span) {
+        line["trace_id"] = json!(span.trace_id.to_string());
+    }
     write!(out, "{line}")
 }
 
@@ -210,6 +213,29 @@ mod tests {
         );
     }
 
+    /// What the watchers of the service level make of it.
+    #[test]
+    fn watchers_read_each_format() {
+        use slo::line::{Line, Request, read};
+        let order = entry("/deliveries", false);
+        for (kind, at_ms, took) in [
+            (AccessFormat::Text, None, Some(123)),
+            (AccessFormat::Json, Some(1_763_704_765_000), Some(123)),
+            (AccessFormat::Combined, Some(1_763_704_765_000), None),
+        ] {
+            let expected = Request {
+                at_ms,
+                method: b"POST",
+                path: b"/deliveries",
+                status: 201,
+                took,
+            };
+            assert_eq!(read(line(kind, &order).as_bytes()), Line::Request(expected), "{kind:?}");
+            let events = line(kind, &entry("/events", true));
+            assert_eq!(read(events.as_bytes()), Line::Stream, "{kind:?}");
+        }
+    }
+
     #[test]
     fn dates() {
         assert_eq!(civil(0), (1970, 1, 1));
@@ -237,6 +263,16 @@ mod tests {
             let mut out = Vec::new();
             clean(&mut out, &raw);
             prop_assert!(out.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'"' && *byte != b'\\'));
+        }
+
+        #[test]
+        fn watchers_read_whatever_a_client_sends(path in prop::collection::vec(any::<u8>(), 1..60)) {
+            let mut order = entry("", false);
+            order.path = path;
+            for kind in [AccessFormat::Text, AccessFormat::Json, AccessFormat::Combined] {
+                let line = line(kind, &order);
+                prop_assert!(matches!(slo::line::read(line.as_bytes()), slo::line::Line::Request(_)), "{line}");
+            }
         }
     }
 }

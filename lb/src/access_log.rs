@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
+use trace::Span;
 
 use crate::access_format::format;
 use crate::config::AccessFormat;
@@ -34,6 +35,8 @@ pub(crate) struct Entry {
     pub(crate) stream: bool,
     /// The gateway that answered, and how long it took to begin.
     pub(crate) upstream: Option<(SocketAddr, Duration)>,
+    /// The span of the request, where traces are exported.
+    pub(crate) span: Option<Span>,
 }
 
 impl Entry {
@@ -51,6 +54,7 @@ impl Entry {
             bytes: 0,
             stream: false,
             upstream: None,
+            span: None,
         }
     }
 
@@ -70,6 +74,7 @@ impl Entry {
         self.bytes = 0;
         self.stream = false;
         self.upstream = None;
+        self.span = None;
     }
 }
 

@@ -1,17 +1,31 @@
 //! Settings: where to forward, how often to resolve, how much to let through, what to log.
+//!
+//! - `timeouts`: how long everything may take. `limits`: how much is taken. `faults`: what follows from a gateway's faults.
+
+mod faults;
+mod limits;
+mod timeouts;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{Parser, ValueEnum};
 use http::Uri;
+use ipnet::IpNet;
 use service::program::Program;
-use service::settings::{CommonArgs, SettingError, at_least_one, non_negative, positive};
+use service::settings::{CommonArgs, SettingError, non_negative, positive};
+use service::traces::TraceArgs;
 
+use crate::limits::HEAD_AND_URI_MAX_BYTES;
+use crate::policy::Policy;
 use crate::rate_limit::Limit;
 
+pub use faults::FaultArgs;
+pub use limits::LimitArgs;
+pub use timeouts::TimeoutArgs;
+
 /// Port of `lb` unless `LISTEN` says otherwise.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
 /// The load balancer: a streaming reverse proxy with retries, rate limits and an access log.
 ///
@@ -32,17 +46,32 @@ pub struct Config {
     #[arg(long, env = "LB_RESOLVE_TTL_SEC", default_value = "5", value_parser = positive, value_name = "SEC")]
     pub lb_resolve_ttl_sec: f64,
 
-    /// How long connecting to a gateway may take, milliseconds, before another is tried
-    #[arg(long, env = "LB_CONNECT_TIMEOUT_MS", default_value = "1000", value_parser = positive, value_name = "MS")]
-    pub lb_connect_timeout_ms: f64,
+    /// Which gateway gets the next request: each in turn, the one with the fewest under way, or of two at random the one expected to answer sooner
+    #[arg(
+        long,
+        env = "LB_POLICY",
+        default_value = "round_robin",
+        value_enum,
+        value_name = "POLICY"
+    )]
+    pub lb_policy: Policy,
 
-    /// How long a gateway may take to begin its answer once it has the request, seconds; then 504
-    #[arg(long, env = "LB_RESPONSE_TIMEOUT_SEC", default_value = "30", value_parser = positive, value_name = "SEC")]
-    pub lb_response_timeout_sec: f64,
+    /// How long everything may take.
+    #[command(flatten)]
+    pub timeouts: TimeoutArgs,
 
-    /// Requests forwarded at once, open event streams included; further ones are answered 503
-    #[arg(long, env = "LB_MAX_REQUESTS", default_value = "4096", value_parser = at_least_one, value_name = "N")]
-    pub lb_max_requests: usize,
+    /// How much is taken.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
+    /// What follows from a gateway's faults.
+    #[command(flatten)]
+    pub faults: FaultArgs,
+
+    /// Proxies before this one, as addresses or networks (10.0.0.0/8) separated by commas: what they say in `X-Forwarded-For` tells who the client is, for
+    /// limits and log; what others say in it, or in `X-Forwarded-Proto` and `-Host`, is dropped. Unset: it is handed on, and not believed
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',', value_parser = network, value_name = "NETWORK[,NETWORK]")]
+    pub trusted_proxies: Vec<IpNet>,
 
     /// Requests a second let through in all; 0 = no limit
     #[arg(long, env = "RL_GLOBAL_RATE", default_value = "0", value_parser = non_negative, value_name = "PER_SEC")]
@@ -63,6 +92,10 @@ pub struct Config {
     /// How a request is logged on standard output
     #[arg(long, env = "ACCESS_LOG", default_value = "text", value_enum, value_name = "FORMAT")]
     pub access_log: AccessFormat,
+
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 
     /// Logging of the program itself.
     #[command(flatten)]
@@ -103,11 +136,42 @@ impl Program for Config {
                 return Err(SettingError::new(name, burst, "0, or a number of at least 1"));
             }
         }
-        Ok(())
+        self.traces.validate()?;
+        self.validate_limits()
     }
 }
 
 impl Config {
+    fn validate_limits(&self) -> Result<(), SettingError> {
+        let (limits, grace_sec) = (&self.limits, self.timeouts.lb_grace_sec);
+        if grace_sec > timeouts::GRACE_MAX_SEC {
+            return Err(SettingError::new(
+                "LB_GRACE_SEC (--lb-grace-sec)",
+                grace_sec,
+                format!("seconds from 0 to {}", timeouts::GRACE_MAX_SEC),
+            ));
+        }
+        let head_bytes = limits.lb_max_head_bytes.saturating_add(limits.lb_max_uri_bytes);
+        if head_bytes > HEAD_AND_URI_MAX_BYTES {
+            return Err(SettingError::new(
+                "LB_MAX_HEAD_BYTES (--lb-max-head-bytes)",
+                limits.lb_max_head_bytes,
+                format!("bytes that are, with LB_MAX_URI_BYTES, at most {HEAD_AND_URI_MAX_BYTES} (it is {head_bytes})"),
+            ));
+        }
+        if limits.lb_replay_memory_bytes < limits.lb_replay_body_bytes {
+            return Err(SettingError::new(
+                "LB_REPLAY_MEMORY_BYTES (--lb-replay-memory-bytes)",
+                limits.lb_replay_memory_bytes,
+                format!(
+                    "at least LB_REPLAY_BODY_BYTES, which is {}",
+                    limits.lb_replay_body_bytes
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     pub(crate) fn global_limit(&self) -> Option<Limit> {
         Limit::new(self.rl_global_rate, self.rl_global_burst)
     }
@@ -115,6 +179,15 @@ impl Config {
     pub(crate) fn client_limit(&self) -> Option<Limit> {
         Limit::new(self.rl_client_rate, self.rl_client_burst)
     }
+}
+
+/// An address, or a network of them.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let alone = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(alone)
+        .map_err(|_| "an address, or a network such as 10.0.0.0/8, is expected".to_owned())
 }
 
 /// A host and port to forward to. The host is a name or an address.
@@ -213,6 +286,34 @@ mod tests {
     }
 
     #[test]
+    fn trusted_proxies_are_addresses_and_networks() {
+        let config = |list: &str| try_parse_from::<Config>(["lb", "--trusted-proxies", list]);
+        let networks = config("10.0.0.0/8, 192.0.2.1,2001:db8::/32,::1")
+            .unwrap()
+            .trusted_proxies;
+        let shown: Vec<_> = networks.iter().map(IpNet::to_string).collect();
+        assert_eq!(shown, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"]);
+        for bad in ["10.0.0.0/33", "proxy", "10.0.0.0/8,,10.0.0.1", "10.0.0"] {
+            let error = config(bad).unwrap_err().to_string();
+            assert!(
+                error.contains("TRUSTED_PROXIES") && error.contains("network"),
+                "{error}"
+            );
+        }
+        assert!(try_parse_from::<Config>(["lb"]).unwrap().trusted_proxies.is_empty());
+    }
+
+    #[test]
+    fn policies_have_their_documented_names() {
+        let policy = |args: &[&str]| try_parse_from::<Config>([&["lb"], args].concat()).map(|config| config.lb_policy);
+        assert_eq!(policy(&[]).unwrap(), Policy::RoundRobin);
+        assert_eq!(policy(&["--lb-policy", "least_conn"]).unwrap(), Policy::LeastConn);
+        assert_eq!(policy(&["--lb-policy", "p2c_ewma"]).unwrap(), Policy::P2cEwma);
+        let error = policy(&["--lb-policy", "random"]).unwrap_err().to_string();
+        assert!(error.contains("LB_POLICY") && error.contains("p2c_ewma"), "{error}");
+    }
+
+    #[test]
     fn a_bad_target_names_the_variable() {
         let error = try_parse_from::<Config>(["lb", "--target-url", "ftp://x"])
             .unwrap_err()
@@ -221,6 +322,31 @@ mod tests {
             error.contains("TARGET_URL") && error.contains("http://host:port"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_refused() {
+        for (flag, value, name) in [
+            ("--lb-grace-sec", "9", "LB_GRACE_SEC"),
+            ("--lb-max-head-bytes", "60000", "LB_MAX_HEAD_BYTES"),
+            ("--lb-max-uri-bytes", "40000", "LB_MAX_URI_BYTES"),
+            ("--lb-replay-body-bytes", "99999999", "LB_REPLAY_BODY_BYTES"),
+        ] {
+            let config: Config = try_parse_from(["lb", flag, value]).unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("it takes"), "{error}");
+        }
+        for flag in [
+            "--lb-keep-alive-sec",
+            "--lb-max-connections",
+            "--lb-request-head-sec",
+            "--lb-health-path",
+            "--lb-health-timeout-ms",
+            "--lb-health-rise",
+        ] {
+            let error = try_parse_from::<Config>(["lb", flag, "0"]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains("LB_"), "{error}");
+        }
     }
 
     #[test]

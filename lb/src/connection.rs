@@ -13,11 +13,13 @@ use tokio::net::TcpStream;
 
 use crate::access_log::Entry;
 use crate::buffer::Buffer;
+use crate::clients::{TooMany, Trust};
 use crate::download::{own, refusal};
 use crate::error::{BodyError, ProxyError};
 use crate::exchange::Outcome;
 use crate::head::request::{self, Method, Origin, Request};
 use crate::limits::{LINGER, LINGER_MAX_BYTES};
+use crate::traces;
 use crate::transfer::{fill, write_all};
 use crate::upload::{Rest, Source};
 use crate::watch::{Side, Watch};
@@ -37,6 +39,9 @@ const KEPT_BYTES: usize = 1024;
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) watch: Rc<Watch>,
+    peer: IpAddr,
+    /// What its forwarding headers are worth.
+    trust: Trust,
     pub(crate) stream: TcpStream,
     /// Read and not yet used.
     pub(crate) input: Buffer,
@@ -71,8 +76,8 @@ struct Slot<'a>(&'a Shared);
 impl<'a> Slot<'a> {
     fn take(shared: &'a Shared) -> Result<Self, ProxyError> {
         let slot = Self(shared);
-        if shared.forwarding.fetch_add(1, Ordering::Relaxed) >= shared.max_requests {
-            return Err(ProxyError::Busy(shared.max_requests));
+        if shared.forwarding.fetch_add(1, Ordering::Relaxed) >= shared.limits.requests {
+            return Err(ProxyError::Busy(shared.limits.requests));
         }
         Ok(slot)
     }
@@ -84,12 +89,14 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Serves a client until it or we close the connection.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr) {
+/// Serves a client until it or we close the connection; at once with a refusal, when it is `too_many`.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr, too_many: Option<TooMany>) {
     // Small answers must not wait for the client's delayed ACK.
     let _ = stream.set_nodelay(true);
     let mut connection = Connection {
         watch: Watch::new(&worker.clock).await,
+        peer,
+        trust: worker.shared.proxies.trust(peer),
         stream,
         input: Buffer::new(&worker.memory),
         head: Vec::new(),
@@ -98,6 +105,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: IpAddr) {
         entry: Entry::new(peer),
         worker,
     };
+    if let Some(TooMany(most)) = too_many {
+        connection.refuse(&ProxyError::TooManyConnections(most), false).await;
+        return;
+    }
     while connection.serve_one().await {}
 }
 
@@ -151,18 +162,21 @@ impl Connection {
     /// Waits for a request's head. None when the connection ends instead.
     async fn read_head(&mut self) -> Result<Option<Request>, ProxyError> {
         let worker = Rc::clone(&self.worker);
-        let (clock, timeouts) = (&worker.clock, &worker.shared.timeouts);
+        let (clock, timeouts, limits) = (&worker.clock, &worker.shared.timeouts, &worker.shared.limits);
         let mut began_ms = clock.now_ms();
         let mut seen = 0;
         loop {
             if may_be_complete(self.input.data(), seen) {
                 self.entry.begin(Instant::now());
                 let origin = Origin {
-                    peer: self.entry.client,
+                    peer: self.peer,
+                    trust: self.trust,
+                    proxies: &worker.shared.proxies,
                     new_id: &|| worker.new_id(),
+                    tracer: &worker.shared.tracer,
                 };
                 if let Some((length, request)) =
-                    request::read(self.input.data(), origin, &mut self.head, &mut self.entry)?
+                    request::read(self.input.data(), origin, limits, &mut self.head, &mut self.entry)?
                 {
                     self.input.consume(length);
                     return Ok(Some(request));
@@ -170,7 +184,10 @@ impl Connection {
             }
             seen = self.input.len();
             if self.input.is_full() {
-                return Err(ProxyError::HeadersTooLarge(seen));
+                return Err(ProxyError::HeadersTooLarge {
+                    bytes: seen,
+                    max_bytes: limits.head_bytes,
+                });
             }
             let idle = self.input.is_empty();
             let limit = if idle {
@@ -234,7 +251,7 @@ impl Connection {
                 serde_json::to_string(&readiness).unwrap_or_default(),
             )
         };
-        own(&mut self.out, status, kind, body.as_bytes(), None, keep_alive);
+        own(&mut self.out, status, kind, body.as_bytes(), &[], keep_alive);
         if request.method == Method::Head {
             self.out.truncate(self.out.len() - body.len());
         }
@@ -253,6 +270,7 @@ impl Connection {
                     ProxyError::RateLimited(refusal)
                 })?;
         }
+        rest.check(shared.limits.body_bytes).map_err(ProxyError::RequestBody)?;
         let _slot = Slot::take(shared)?;
         request.framing.finish(&mut self.head);
         self.body.clear();
@@ -269,6 +287,7 @@ impl Connection {
             let mut source = Source {
                 watch: &self.watch,
                 timeouts: &shared.timeouts,
+                limits: &shared.limits,
                 from: &mut self.stream.split().0,
                 input: &mut self.input,
             };
@@ -295,6 +314,9 @@ impl Connection {
         }
         let log = &worker.shared.log;
         log.write(&self.entry, Instant::now(), &mut worker.scratch.borrow_mut());
+        if let Some(span) = self.entry.span.take() {
+            traces::end(span, &self.entry, error);
+        }
     }
 
     async fn refuse(&mut self, error: &ProxyError, keep_alive: bool) -> bool {
@@ -337,4 +359,26 @@ fn may_be_complete(input: &[u8], seen: usize) -> bool {
     }
     let fresh = &input[seen.saturating_sub(2)..];
     fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(3).any(|three| three == b"\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::ProptestConfig;
+    use proptest::{prop_assert, proptest};
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// A head that has come to its end is parsed then, in whatever pieces it came, or its client would wait for ever.
+        #[test]
+        fn no_end_of_a_head_is_overlooked(text in "[\r\na]{0,12}", seen in 0_usize..12) {
+            let seen = seen.min(text.len());
+            let ends = |text: &str| text.contains("\n\n") || text.contains("\n\r\n");
+            if seen < text.len() && ends(&text) && !ends(&text[..seen]) {
+                prop_assert!(may_be_complete(text.as_bytes(), seen));
+            }
+        }
+    }
 }

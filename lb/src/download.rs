@@ -195,24 +195,23 @@ impl Sink<'_, '_, '_> {
 
 /// Our own answer to a request that ends here.
 pub(crate) fn refusal(out: &mut Vec<u8>, error: &ProxyError, keep_alive: bool) {
-    let retry_after = error.retry_after_sec();
     own(
         out,
         error.status(),
         "application/json",
         error.body().to_string().as_bytes(),
-        retry_after,
+        &error.headers(),
         keep_alive,
     );
 }
 
-/// An answer of our own.
+/// An answer of our own, with `headers` besides those that every answer has.
 pub(crate) fn own(
     out: &mut Vec<u8>,
     status: http::StatusCode,
     content_type: &str,
     body: &[u8],
-    retry_after_sec: Option<u64>,
+    headers: &[(&str, u64)],
     keep_alive: bool,
 ) {
     use std::io::Write as _;
@@ -224,11 +223,15 @@ pub(crate) fn own(
         status.as_u16(),
         status.canonical_reason().unwrap_or_default()
     );
-    if let Some(seconds) = retry_after_sec {
-        let _ = write!(out, "retry-after: {seconds}\r\n");
+    for (name, number) in headers {
+        let _ = write!(out, "{name}: {number}\r\n");
     }
     if !keep_alive {
         out.extend_from_slice(b"connection: close\r\n");
+    }
+    if status == http::StatusCode::METHOD_NOT_ALLOWED {
+        // What our own pages take; a 405 has to say it (RFC 9110, section 15.5.6).
+        out.extend_from_slice(b"allow: GET, HEAD\r\n");
     }
     Framing::Length(body.len() as u64).finish(out);
     out.extend_from_slice(body);

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::chunked::BadChunk;
-use crate::limits::{HEADERS_MAX, HEADERS_MAX_BYTES, URI_MAX_BYTES};
+use crate::limits::HEADERS_MAX;
 use crate::rate_limit::{Refusal, Scope};
 
 /// A client's body ended badly.
@@ -20,6 +20,8 @@ pub(crate) enum BodyError {
     Malformed(#[from] BadChunk),
     #[error("nothing came for {0:?}")]
     Idle(Duration),
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
     /// The client has gone: nobody is left to be told.
     #[error("it broke off")]
     Gone,
@@ -40,16 +42,18 @@ pub(crate) enum ProxyError {
     TooManyHeaders,
     #[error("the request has {0} Host headers; exactly one is expected")]
     BadHost(usize),
-    #[error("the path and query are longer than {URI_MAX_BYTES} bytes")]
-    UriTooLong,
-    #[error("the request's headers have {0} bytes; at most {HEADERS_MAX_BYTES} are taken")]
-    HeadersTooLarge(usize),
+    #[error("the path and query are longer than {0} bytes")]
+    UriTooLong(usize),
+    #[error("the request's headers have {bytes} bytes; at most {max_bytes} are taken")]
+    HeadersTooLarge { bytes: usize, max_bytes: usize },
     #[error("{method} {path} is not served here; GET is")]
     MethodNotAllowed { method: String, path: &'static str },
     #[error("rate limit ({})", match .0.scope { Scope::Global => "global", Scope::Client => "client" })]
     RateLimited(Refusal),
     #[error("more than {0} requests are under way; try again soon")]
     Busy(usize),
+    #[error("more than {0} connections from one client")]
+    TooManyConnections(usize),
     #[error("no address of {0} is known yet")]
     NoBackend(String),
     #[error("the request's body could not be read: {0}")]
@@ -81,22 +85,29 @@ impl ProxyError {
             }
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::SlowHead(_) | Self::RequestBody(BodyError::Idle(_)) => StatusCode::REQUEST_TIMEOUT,
-            Self::UriTooLong => StatusCode::URI_TOO_LONG,
-            Self::TooManyHeaders | Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RequestBody(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong(_) => StatusCode::URI_TOO_LONG,
+            Self::TooManyHeaders | Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) | Self::TooManyConnections(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy(_) | Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable { .. } | Self::BrokenOff { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
-    /// Whole seconds after which trying again makes sense, where that is known.
-    pub(crate) fn retry_after_sec(&self) -> Option<u64> {
+    /// Headers that tell when trying again makes sense, where that is known: whole seconds, and the bucket that was empty
+    /// (draft-ietf-httpapi-ratelimit-headers-03).
+    pub(crate) fn headers(&self) -> Vec<(&'static str, u64)> {
         match self {
-            Self::RateLimited(refusal) => Some(refusal.retry_after_sec),
-            Self::Busy(_) | Self::NoBackend(_) => Some(1),
-            _ => None,
+            Self::RateLimited(refusal) => vec![
+                ("retry-after", refusal.retry_after_sec),
+                ("ratelimit-limit", refusal.burst),
+                ("ratelimit-remaining", 0),
+                ("ratelimit-reset", refusal.full_after_sec),
+            ],
+            Self::Busy(_) | Self::NoBackend(_) | Self::TooManyConnections(_) => vec![("retry-after", 1)],
+            _ => Vec::new(),
         }
     }
 
@@ -124,12 +135,20 @@ mod tests {
             ProxyError::RateLimited(Refusal {
                 scope,
                 retry_after_sec: 3,
+                burst: 10,
+                full_after_sec: 12,
             })
         };
         assert_eq!(error(Scope::Global).body(), json!({"detail": "rate limit (global)"}));
         assert_eq!(error(Scope::Client).body(), json!({"detail": "rate limit (client)"}));
         assert_eq!(error(Scope::Client).status(), 429);
-        assert_eq!(error(Scope::Client).retry_after_sec(), Some(3));
+        let headers = [
+            ("retry-after", 3),
+            ("ratelimit-limit", 10),
+            ("ratelimit-remaining", 0),
+            ("ratelimit-reset", 12),
+        ];
+        assert_eq!(error(Scope::Client).headers(), headers);
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! - No answer in time otherwise, or any answer at all, errors included: never. A slow system is not helped by more requests, and what a gateway
 //!   answers is the answer.
 //!
-//! So repetitions cannot multiply load: each needs a broken connection or a frozen gateway, and each request makes at most one.
+//! So repetitions cannot multiply load: each needs a broken connection or a frozen gateway, each request makes at most one, and all together
+//! have a budget (`retry`).
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -53,7 +54,7 @@ enum Sent {
     Untouched(io::Error),
     /// It may have arrived.
     Broken(String),
-    /// The gateway answers nobody, and another one might.
+    /// The gateway answers nobody, another one might, and the retry budget allows it.
     Silent,
     TimedOut,
 }
@@ -97,7 +98,8 @@ impl Connection {
         let mut again: Option<Pick> = None;
         let mut last_error = None;
         for _ in 0..MAX_ATTEMPTS {
-            let picked = shared.backends.pick(tried.addrs(), Instant::now());
+            let now = Instant::now();
+            let picked = shared.backends.pick(tried.addrs(), now);
             let (pick, mut reuse) = match (picked, again.take()) {
                 (Some(pick), _) if repeatable => (pick, Reuse::Any),
                 (Some(pick), _) => (pick, Reuse::Recent),
@@ -107,11 +109,18 @@ impl Connection {
             };
             let backend = pick.backend.addr;
             tried.push(backend);
+            let broke_off = || {
+                let failed_at = Instant::now();
+                shared.backends.broke_off(&pick.backend, failed_at - now, failed_at);
+            };
+            let _under_way = shared.backends.begin(&pick.backend);
             // Twice at most: over a new connection when a pooled one turned out dead.
             loop {
                 let upstream = match self.lease(&pick, reuse).await {
                     Ok(upstream) => upstream,
                     Err(error) => {
+                        let failed_at = Instant::now();
+                        shared.backends.failed(&pick.backend, failed_at - now, failed_at);
                         let reason = error.to_string();
                         last_error = Some(ProxyError::Unreachable { backend, reason });
                         break;
@@ -119,7 +128,7 @@ impl Connection {
                 };
                 let reused = upstream.reused;
                 let may_repeat = repeatable && !repeated;
-                let error = match self.send_over(upstream, request, rest, may_repeat).await {
+                let (error, again_elsewhere) = match self.send_over(upstream, request, rest, may_repeat).await {
                     Sent::Ended(outcome) => return outcome,
                     Sent::Untouched(error) => {
                         let reason = error.to_string();
@@ -130,18 +139,33 @@ impl Connection {
                         }
                         break;
                     }
-                    Sent::TimedOut => return Outcome::Refused(self.timeout(backend, request)),
-                    Sent::Silent => self.timeout(backend, request),
+                    Sent::TimedOut => {
+                        broke_off();
+                        return Outcome::Refused(self.timeout(backend, request));
+                    }
+                    Sent::Silent => {
+                        broke_off();
+                        (self.timeout(backend, request), true)
+                    }
                     Sent::Broken(reason) => {
+                        // A connection that had idled may have been closed for that alone.
+                        if !reused {
+                            broke_off();
+                        }
                         again = reused.then(|| pick.clone());
-                        ProxyError::BrokenOff {
+                        let error = ProxyError::BrokenOff {
                             backend,
                             reason,
                             outcome_unknown: !request.is_harmless(),
+                        };
+                        let granted = may_repeat && shared.backends.may_repeat(Instant::now());
+                        if may_repeat && !granted {
+                            shared.metrics.retries_refused.inc();
                         }
+                        (error, granted)
                     }
                 };
-                if !may_repeat {
+                if !again_elsewhere {
                     return Outcome::Refused(error);
                 }
                 tracing::debug!(%error, "sending a request again on another gateway");
@@ -221,6 +245,7 @@ impl Connection {
             let mut source = Source {
                 watch,
                 timeouts: &shared.timeouts,
+                limits: &shared.limits,
                 from: &mut client_reads,
                 input: &mut self.input,
             };
@@ -233,7 +258,10 @@ impl Connection {
                 out: &mut self.out,
             };
             let mut side = pin!(source.run(&mut gateway_writes, unsent, *rest, &progress));
-            let silent = || may_leave && shared.backends.other_is_well(&backend, Instant::now());
+            let silent = || {
+                let now = Instant::now();
+                may_leave && shared.backends.other_is_well(&backend, now) && shared.backends.may_repeat(now)
+            };
             let answer = match race(sink.head(request, &progress, silent), side.as_mut()).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(NoHead::Broken(reason))) => return Sent::Broken(reason),
@@ -242,9 +270,10 @@ impl Connection {
                 Ok(Err(NoHead::Cut)) | Err(Err(BodyError::Gone)) => return Sent::Ended(Outcome::Gone),
                 Err(Err(fault)) => return Sent::Ended(Outcome::Refused(ProxyError::RequestBody(fault))),
             };
-            let took = started.elapsed();
+            let now = Instant::now();
+            let took = now - started;
             shared.metrics.upstream_seconds.observe(took.as_secs_f64());
-            backend.succeeded();
+            shared.backends.answered(&backend, answer.status, took, now);
             self.entry.upstream = Some((backend.addr, took));
             self.entry.status = answer.status;
             self.entry.stream = answer.is_event_stream || answer.status == 101;

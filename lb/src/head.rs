@@ -8,6 +8,8 @@
 //! - [`request`], [`answer`]: what is particular to each; both write the head that goes on, right from the one that came.
 
 pub(crate) mod answer;
+#[cfg(test)]
+mod fuzz_tests;
 mod read;
 pub(crate) mod request;
 

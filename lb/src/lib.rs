@@ -10,24 +10,32 @@
 //! - `connection`: a client's requests, one after the other. `exchange`: from request to answer, and what may be repeated when.
 //! - `head`: heads of requests and answers, and which headers cross. `chunked`: the chunked coding.
 //! - `upload`, `download`, `tunnel`: what passes in which direction. `transfer`: what they share.
-//! - `resolve`, `backends`, `upstream`: names to addresses, whose turn it is, connections that wait.
-//! - `rate_limit`: token buckets. `access_log`, `access_format`: one line per request.
+//! - `resolve`, `backends`, `upstream`: names to addresses, whose turn it is, connections that wait. `health`, `policy`: who is well, who is
+//!   chosen. `check`: asking them. `retry`: how much may be repeated.
+//! - `traces`: requests as parts of traces.
+//! - `clients`: who asks, and how many connections one may have. `rate_limit`: token buckets. `access_log`, `access_format`: one line per request.
 
 mod access_format;
 mod access_log;
 mod backends;
 mod buffer;
+mod check;
 mod chunked;
+mod clients;
 mod config;
 mod connection;
 mod download;
 mod error;
 mod exchange;
 mod head;
+mod health;
 mod limits;
 mod metrics;
+mod policy;
 mod rate_limit;
 mod resolve;
+mod retry;
+mod traces;
 mod transfer;
 mod tunnel;
 mod upload;
@@ -35,6 +43,7 @@ mod upstream;
 mod watch;
 mod worker;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -48,18 +57,25 @@ use service::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
 use crate::access_log::AccessLog;
-use crate::backends::Backends;
+use crate::backends::{Backends, Rules};
+use crate::check::Checks;
+use crate::clients::{ConnectionLimit, Proxies};
+use crate::limits::Limits;
 use crate::metrics::LbMetrics;
 use crate::rate_limit::RateLimiter;
 use crate::upload::ReplayMemory;
 use crate::worker::Shared;
 
-pub use config::{AccessFormat, Config, Target};
+pub use config::{AccessFormat, Config, FaultArgs, LimitArgs, Target, TimeoutArgs};
 pub use limits::Timeouts;
+pub use policy::Policy;
 pub use resolve::{Lookup, Resolver, SystemResolver};
 
 /// Names are looked up at least this often in the eyes of `/ready`, however short the TTL.
 const RESOLVE_MAX_SILENCE: Duration = Duration::from_secs(60);
+
+/// Gateways are asked how they are at least this often in the eyes of `/ready`.
+const HEALTH_MAX_SILENCE: Duration = Duration::from_secs(60);
 
 /// What tests and the one-process run may want to own.
 pub struct Parts {
@@ -69,16 +85,19 @@ pub struct Parts {
     pub resolver: Arc<dyn Resolver>,
     /// How long everything may take.
     pub timeouts: Timeouts,
+    /// Of the random choices among gateways.
+    pub seed: u64,
 }
 
 impl Parts {
-    /// Standard output, the system's resolver, and the timeouts of `config`.
+    /// Standard output, the system's resolver, the timeouts of `config`, and a seed that nobody knows.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
             access_log: Box::new(std::io::stdout()),
             resolver: Arc::new(SystemResolver),
             timeouts: Timeouts::from(config),
+            seed: RandomState::new().hash_one(0),
         }
     }
 }
@@ -98,26 +117,48 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> a
 /// As [`run`].
 pub async fn run_with(config: Config, listener: TcpListener, shutdown: Shutdown, parts: Parts) -> anyhow::Result<()> {
     config.validate()?;
+    if let Some(files) = service::files::raise_limit() {
+        tracing::info!(
+            files,
+            connections = config.limits.lb_max_connections,
+            "open files allowed"
+        );
+    }
     let registry = Metrics::new(Config::NAME);
     let metrics = Arc::new(LbMetrics::new(&registry));
     let log = AccessLog::start(config.access_log, parts.access_log, metrics.access_dropped.clone())
         .context("cannot start the access log")?;
     let tasks = Tasks::new(shutdown.child());
-    let backends = Arc::new(Backends::new(Arc::clone(&metrics)));
+    let tracer = config.traces.start(Config::NAME, &registry, &tasks)?;
+    let backends = Arc::new(Backends::new(Rules::from(&config), parts.seed, Arc::clone(&metrics)));
     let ttl = limits::seconds(config.lb_resolve_ttl_sec);
     tasks.spawn("resolve", RESOLVE_MAX_SILENCE.max(ttl * 3), {
         let (backends, targets, resolver) = (Arc::clone(&backends), config.target_url.clone(), parts.resolver);
         move |heartbeat, shutdown| resolve::keep_resolved(backends, targets, resolver, ttl, heartbeat, shutdown)
     });
+    if let Some(checks) = Checks::of(&config) {
+        let (backends, path) = (Arc::clone(&backends), Arc::<str>::from(checks.path.as_str()));
+        let ask = move |addr| {
+            let path = Arc::clone(&path);
+            async move { check::ask(addr, &path).await }
+        };
+        let silence = HEALTH_MAX_SILENCE.max((checks.interval + checks.timeout) * 3);
+        tasks.spawn("health checks", silence, move |heartbeat, shutdown| {
+            check::keep_checked(backends, checks, ask, heartbeat, shutdown)
+        });
+    }
     let shared = Arc::new(Shared {
         backends,
         target: join(&config.target_url),
         limiter: RateLimiter::new(config.global_limit(), config.client_limit()),
         timeouts: parts.timeouts,
-        max_requests: config.lb_max_requests,
+        limits: Limits::from(&config),
+        proxies: Proxies::new(config.trusted_proxies.clone()),
+        per_client: ConnectionLimit::new(config.limits.lb_max_connections_per_client),
         forwarding: AtomicUsize::new(0),
-        replay_memory: Arc::new(ReplayMemory::default()),
+        replay_memory: Arc::new(ReplayMemory::new(config.limits.lb_replay_memory_bytes)),
         log: log.clone(),
+        tracer,
         metrics: Arc::clone(&metrics),
         registry,
         tasks: tasks.clone(),

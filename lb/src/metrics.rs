@@ -1,6 +1,8 @@
 //! What the load balancer counts. Counters used on every request are looked up once, at start.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -22,6 +24,14 @@ struct BackendLabels {
     backend: String,
 }
 
+impl BackendLabels {
+    fn of(backend: SocketAddr) -> Self {
+        Self {
+            backend: backend.to_string(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ScopeLabels {
     scope: &'static str,
@@ -29,13 +39,37 @@ struct ScopeLabels {
 
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
+/// Seconds that add up.
+type Seconds = Counter<f64, AtomicU64>;
+
+/// The counters of one gateway address.
+#[derive(Debug)]
+pub(crate) struct BackendCounters {
+    /// Requests given to it.
+    pub(crate) picks: Counter,
+    answers: Counter,
+    answer_seconds: Seconds,
+}
+
+impl BackendCounters {
+    /// The head of its answer has come, so long after the request was sent.
+    pub(crate) fn answered(&self, took: Duration) {
+        self.answers.inc();
+        self.answer_seconds.inc_by(took.as_secs_f64());
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct LbMetrics {
     classes: [Counter; CLASSES.len()],
     picks: Family<BackendLabels, Counter>,
+    answers: Family<BackendLabels, Counter>,
+    answer_seconds: Family<BackendLabels, Seconds>,
     limited: Family<ScopeLabels, Counter>,
     /// Requests sent a second time after they had reached a gateway that then broke off.
     pub(crate) retries: Counter,
+    /// Requests not sent a second time because the retry budget was used up.
+    pub(crate) retries_refused: Counter,
     pub(crate) ejections: Counter,
     /// Requests whose answer has not ended.
     pub(crate) in_flight: Gauge,
@@ -44,6 +78,8 @@ pub(crate) struct LbMetrics {
     /// Seconds from sending a request to the head of its answer.
     pub(crate) upstream_seconds: Histogram,
     pub(crate) access_dropped: Counter,
+    /// Connections above those that one client may have.
+    pub(crate) connections_refused: Counter,
 }
 
 impl LbMetrics {
@@ -60,15 +96,30 @@ impl LbMetrics {
                 "Requests given to each gateway address",
                 Family::default(),
             ),
+            answers: metrics.register(
+                "backend_answers",
+                "Answers of each gateway address whose heads came",
+                Family::default(),
+            ),
+            answer_seconds: metrics.register(
+                "backend_answer_seconds",
+                "Seconds until those heads, added up",
+                Family::default(),
+            ),
             limited: metrics.register("rate_limited", "Requests refused by a rate limit", Family::default()),
             retries: metrics.register(
                 "retries",
                 "Requests sent again after a gateway broke off",
                 Counter::default(),
             ),
+            retries_refused: metrics.register(
+                "retries_refused",
+                "Requests not sent again because too many others had been",
+                Counter::default(),
+            ),
             ejections: metrics.register(
                 "ejections",
-                "Times a gateway was skipped because it took no connection or answered nothing",
+                "Times a gateway was skipped: it took no connection, answered nothing, or nothing but errors",
                 Counter::default(),
             ),
             in_flight: metrics.register("in_flight", "Requests whose answer has not ended", Gauge::default()),
@@ -79,6 +130,11 @@ impl LbMetrics {
                 Counter::default(),
             ),
             upstream_seconds: metrics.latency("upstream_seconds", "Seconds until the head of a gateway's answer"),
+            connections_refused: metrics.register(
+                "connections_refused",
+                "Connections refused because their client had as many as it may",
+                Counter::default(),
+            ),
             access_dropped: metrics.register(
                 "access_log_dropped",
                 "Access log lines dropped because their reader was too slow",
@@ -100,19 +156,21 @@ impl LbMetrics {
         self.limited.get_or_create(&ScopeLabels { scope }).inc();
     }
 
-    /// The counter of one gateway address.
-    pub(crate) fn picks(&self, backend: SocketAddr) -> Counter {
-        self.picks
-            .get_or_create(&BackendLabels {
-                backend: backend.to_string(),
-            })
-            .clone()
+    /// The counters of one gateway address.
+    pub(crate) fn backend(&self, backend: SocketAddr) -> BackendCounters {
+        let labels = BackendLabels::of(backend);
+        BackendCounters {
+            picks: self.picks.get_or_create(&labels).clone(),
+            answers: self.answers.get_or_create(&labels).clone(),
+            answer_seconds: self.answer_seconds.get_or_create(&labels).clone(),
+        }
     }
 
     /// Forgets an address that is gone, so that addresses that come and go do not add up.
     pub(crate) fn forget(&self, backend: SocketAddr) {
-        self.picks.remove(&BackendLabels {
-            backend: backend.to_string(),
-        });
+        let labels = BackendLabels::of(backend);
+        self.picks.remove(&labels);
+        self.answers.remove(&labels);
+        self.answer_seconds.remove(&labels);
     }
 }

@@ -4,12 +4,13 @@
 //! seconds (at least 1) a token will be there if nobody else takes it; a request refused by one bucket costs nothing in the other.
 //! Time is passed in. At most [`CLIENTS_MAX`] clients are remembered; a forgotten one starts with a full bucket again.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use lru::LruCache;
 
+use crate::clients::household;
 use crate::limits::CLIENTS_MAX;
 
 /// The longest `Retry-After`, seconds: rates of one token a day exist, clients that wait for it do not.
@@ -45,6 +46,10 @@ pub(crate) enum Scope {
 pub(crate) struct Refusal {
     pub(crate) scope: Scope,
     pub(crate) retry_after_sec: u64,
+    /// Requests that the bucket holds when it is full.
+    pub(crate) burst: u64,
+    /// Seconds until it is, when nobody takes any.
+    pub(crate) full_after_sec: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,19 +73,21 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// Seconds until a token is there; none when there is one now.
-    fn wait(&self, limit: Limit) -> Option<u64> {
-        if self.tokens >= 1.0 {
-            return None;
-        }
-        let wait_sec = ((1.0 - self.tokens) / limit.rate_per_sec).ceil();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to 1..=3600 first"
-        )]
-        Some(wait_sec.clamp(1.0, RETRY_AFTER_MAX_SEC) as u64)
+    /// Whole seconds until so many tokens are there, when nobody takes any.
+    fn wait(&self, tokens: f64, limit: Limit) -> u64 {
+        let wait_sec = ((tokens - self.tokens) / limit.rate_per_sec).ceil();
+        whole(wait_sec.clamp(1.0, RETRY_AFTER_MAX_SEC))
     }
+}
+
+/// A number that is not negative, without what is behind the point; the largest there is when it is larger.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float that does not fit is cast to the nearest that does"
+)]
+fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 /// Both limits. Without any it takes no lock.
@@ -143,18 +150,15 @@ impl RateLimiter {
 }
 
 fn refuse(bucket: &Bucket, limit: Limit, scope: Scope) -> Result<(), Refusal> {
-    match bucket.wait(limit) {
-        None => Ok(()),
-        Some(retry_after_sec) => Err(Refusal { scope, retry_after_sec }),
+    if bucket.tokens >= 1.0 {
+        return Ok(());
     }
-}
-
-/// Who counts as one client: an IPv4 address, or the /64 an IPv6 customer has to choose addresses from.
-fn household(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
-    }
+    Err(Refusal {
+        scope,
+        retry_after_sec: bucket.wait(1.0, limit),
+        burst: whole(limit.burst),
+        full_after_sec: bucket.wait(limit.burst, limit),
+    })
 }
 
 #[cfg(test)]
@@ -187,6 +191,16 @@ mod tests {
         assert!(limiter.check(BOB, now).is_ok(), "one global token is left");
         assert_eq!(limiter.check(BOB, now).unwrap_err().scope, Scope::Global);
         assert!(limiter.check(BOB, now + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_tells_the_size_and_when_it_is_full_again() {
+        let limiter = RateLimiter::new(None, Limit::new(0.5, 3.0));
+        let now = Instant::now();
+        while limiter.check(ALICE, now).is_ok() {}
+        let refusal = limiter.check(ALICE, now).unwrap_err();
+        let told = (refusal.burst, refusal.retry_after_sec, refusal.full_after_sec);
+        assert_eq!(told, (3, 2, 6));
     }
 
     #[test]

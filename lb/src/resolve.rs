@@ -100,6 +100,7 @@ mod tests {
     use service::metrics::Metrics;
 
     use super::*;
+    use crate::backends::Rules;
     use crate::metrics::LbMetrics;
 
     /// Answers what the test says at the moment; `None` fails.
@@ -120,7 +121,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_good_answer_stays_when_resolving_fails() {
-        let backends = Arc::new(Backends::new(Arc::new(LbMetrics::new(&Metrics::new("lb")))));
+        let backends = Arc::new(Backends::new(
+            Rules::usual(),
+            1,
+            Arc::new(LbMetrics::new(&Metrics::new("lb"))),
+        ));
         let tasks = Tasks::new(Shutdown::new());
         let script = Scripted::default();
         let (list, resolver) = (Arc::clone(&backends), Arc::new(script.clone()));

@@ -129,7 +129,73 @@ pub(crate) async fn race<M, S>(
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::task::Context;
+
+    use proptest::prelude::{ProptestConfig, any, prop};
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
+    use crate::buffer::Memory;
+
+    /// Recodes a body that arrives in pieces of this size. None when it has no end.
+    fn recoded(wire: &[u8], step: usize, chunked: bool) -> Result<Option<(usize, Vec<u8>)>, BadChunk> {
+        let mut buffer = Buffer::new(&Rc::new(Memory::default()));
+        let (mut decoder, mut out, mut total) = (Chunked::new(), Vec::new(), 0);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for piece in wire.chunks(step) {
+            let mut piece = piece;
+            while !piece.is_empty() {
+                assert!(
+                    buffer.poll_fill(&mut piece, &mut cx).is_ready(),
+                    "a slice is always ready"
+                );
+                let (bytes, ended) = recode(&mut decoder, &mut buffer, chunked, &mut out)?;
+                total += bytes;
+                if ended {
+                    return Ok(Some((total, out)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// However a body was cut into chunks and pieces, its data arrives, bare or in chunks; chunked again and read again it is the same.
+        #[test]
+        fn data_survives_recoding(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..6),
+            trailer in any::<bool>(),
+            step in 1_usize..64,
+        ) {
+            let mut wire = Vec::new();
+            for chunk in &chunks {
+                append(&mut wire, chunk, true);
+            }
+            wire.extend_from_slice(if trailer { b"0\r\nX-Sum: 1\r\n\r\n" } else { b"0\r\n\r\n" });
+            let data = chunks.concat();
+            prop_assert_eq!(recoded(&wire, step, false), Ok(Some((data.len(), data.clone()))));
+            let again = recoded(&wire, step, true);
+            prop_assert!(matches!(again, Ok(Some(_))), "{:?}", again);
+            if let Ok(Some((bytes, onward))) = again {
+                prop_assert_eq!(bytes, data.len());
+                prop_assert_eq!(onward.ends_with(b"X-Sum: 1\r\n\r\n"), trailer);
+                prop_assert_eq!(recoded(&onward, step, false), Ok(Some((data.len(), data))));
+            }
+        }
+
+        /// Whatever comes: no panic, no more data than bytes, the same in pieces of any size.
+        #[test]
+        fn noise_is_refused_or_read_the_same_way_in_pieces(wire in "[0-9a-f\r\n;: x]{0,80}", step in 1_usize..9) {
+            let whole = recoded(wire.as_bytes(), wire.len().max(1), false);
+            prop_assert_eq!(&recoded(wire.as_bytes(), step, false), &whole);
+            if let Ok(Some((bytes, out))) = whole {
+                prop_assert!(bytes <= wire.len() && out.len() == bytes);
+            }
+        }
+    }
 
     #[test]
     fn chunks_are_written() {

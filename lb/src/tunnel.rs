@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
-use crate::limits::{TUNNEL_IDLE_TIMEOUT, Timeouts};
+use crate::limits::Timeouts;
 use crate::transfer::{fill, write_all};
 use crate::watch::{Side, Watch};
 
@@ -86,7 +86,7 @@ async fn pass(
         *bytes += ready as u64;
         buffer.consume(ready);
         let stop = || watch.clock.is_stopping();
-        if fill(watch, side, TUNNEL_IDLE_TIMEOUT, from, buffer, stop).await? == 0 {
+        if fill(watch, side, timeouts.tunnel_idle, from, buffer, stop).await? == 0 {
             return std::future::poll_fn(|cx| Pin::new(&mut *to).poll_shutdown(cx)).await;
         }
     }

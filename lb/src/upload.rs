@@ -1,7 +1,7 @@
 //! Request bodies on their way to a gateway: kept for a repetition when small, streamed otherwise.
 //!
-//! A request that may be repeated is read before it is sent, as long as it has at most [`REPLAY_BODY_MAX_BYTES`] and the memory for
-//! such bodies ([`REPLAY_TOTAL_MAX_BYTES`]) is not used up; this also keeps slow clients from occupying a gateway. So is what has come with
+//! A request that may be repeated is read before it is sent, as long as it has at most `LB_REPLAY_BODY_BYTES` and the memory for
+//! such bodies (`LB_REPLAY_MEMORY_BYTES`) is not used up; this also keeps slow clients from occupying a gateway. So is what has come with
 //! the head already. Everything else streams, no faster than the gateway takes it, and is sent once. A client that falls silent in the
 //! middle is given up after a while.
 
@@ -18,13 +18,16 @@ use crate::buffer::Buffer;
 use crate::chunked::Chunked;
 use crate::error::BodyError;
 use crate::head::Framing;
-use crate::limits::{REPLAY_BODY_MAX_BYTES, REPLAY_TOTAL_MAX_BYTES, Timeouts};
+use crate::limits::{Limits, Timeouts};
 use crate::transfer::{fill, recode, write_all};
 use crate::watch::{Side, Watch};
 
 /// Memory for kept bodies.
-#[derive(Debug, Default)]
-pub(crate) struct ReplayMemory(AtomicUsize);
+#[derive(Debug)]
+pub(crate) struct ReplayMemory {
+    used: AtomicUsize,
+    total_bytes: usize,
+}
 
 /// Part of that memory, given back when dropped.
 #[derive(Debug)]
@@ -34,10 +37,17 @@ pub(crate) struct Reserved {
 }
 
 impl ReplayMemory {
+    pub(crate) fn new(total_bytes: usize) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            total_bytes,
+        }
+    }
+
     fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reserved> {
-        self.0
+        self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= REPLAY_TOTAL_MAX_BYTES)
+                used.checked_add(bytes).filter(|used| *used <= self.total_bytes)
             })
             .ok()?;
         Some(Reserved {
@@ -49,7 +59,7 @@ impl ReplayMemory {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.memory.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -58,7 +68,8 @@ impl Drop for Reserved {
 pub(crate) enum Rest {
     Nothing,
     Bytes(u64),
-    Chunks(Chunked),
+    /// In chunks, with so many bytes of data so far.
+    Chunks(Chunked, u64),
 }
 
 impl Rest {
@@ -66,12 +77,20 @@ impl Rest {
         match framing {
             Framing::None | Framing::UntilClose | Framing::Length(0) => Self::Nothing,
             Framing::Length(bytes) => Self::Bytes(bytes),
-            Framing::Chunked => Self::Chunks(Chunked::new()),
+            Framing::Chunked => Self::Chunks(Chunked::new(), 0),
         }
     }
 
-    /// Takes what is there and appends it to `out` as it goes on.
-    fn take(&mut self, input: &mut Buffer, out: &mut Vec<u8>) -> Result<(), BodyError> {
+    /// Refuses a body that says by itself that it is too large.
+    pub(crate) fn check(&self, max_bytes: u64) -> Result<(), BodyError> {
+        match self {
+            Self::Bytes(bytes) if *bytes > max_bytes => Err(BodyError::TooLarge(max_bytes)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what is there and appends it to `out` as it goes on. A body that grows above `max_bytes` is an error.
+    fn take(&mut self, input: &mut Buffer, out: &mut Vec<u8>, max_bytes: u64) -> Result<(), BodyError> {
         match self {
             Self::Nothing => {}
             Self::Bytes(left) => {
@@ -83,8 +102,12 @@ impl Rest {
                     *self = Self::Nothing;
                 }
             }
-            Self::Chunks(decoder) => {
-                let (_, ended) = recode(decoder, input, true, out)?;
+            Self::Chunks(decoder, taken) => {
+                let (bytes, ended) = recode(decoder, input, true, out)?;
+                *taken += bytes as u64;
+                if *taken > max_bytes {
+                    return Err(BodyError::TooLarge(max_bytes));
+                }
                 if ended {
                     *self = Self::Nothing;
                 }
@@ -99,6 +122,7 @@ impl Rest {
 pub(crate) struct Source<'a, 'b> {
     pub(crate) watch: &'a Watch,
     pub(crate) timeouts: &'a Timeouts,
+    pub(crate) limits: &'a Limits,
     pub(crate) from: &'a mut ReadHalf<'b>,
     pub(crate) input: &'a mut Buffer,
 }
@@ -124,20 +148,21 @@ impl Source<'_, '_> {
         memory: &Arc<ReplayMemory>,
         body: &mut Vec<u8>,
     ) -> Result<Option<Reserved>, BodyError> {
-        rest.take(self.input, body)?;
+        let (kept_bytes, max_bytes) = (self.limits.replay_body_bytes, self.limits.body_bytes);
+        rest.take(self.input, body, max_bytes)?;
         let more = match rest {
             Rest::Nothing => return Ok(None),
             // A body of unknown length may grow up to the most that is kept.
-            Rest::Chunks(_) => Some(REPLAY_BODY_MAX_BYTES),
+            Rest::Chunks(..) => Some(kept_bytes),
             Rest::Bytes(left) => usize::try_from(*left).ok(),
         };
         let reserved = more
-            .filter(|bytes| may_repeat && *bytes <= REPLAY_BODY_MAX_BYTES)
+            .filter(|bytes| may_repeat && *bytes <= kept_bytes)
             .and_then(|bytes| memory.reserve(bytes));
         if reserved.is_some() {
-            while *rest != Rest::Nothing && body.len() <= REPLAY_BODY_MAX_BYTES {
+            while *rest != Rest::Nothing && body.len() <= kept_bytes {
                 self.read().await?;
-                rest.take(self.input, body)?;
+                rest.take(self.input, body, max_bytes)?;
             }
         }
         Ok(reserved)
@@ -162,7 +187,7 @@ impl Source<'_, '_> {
             progress.last_ms.set(self.watch.clock.now_ms());
             self.read().await?;
             out.clear();
-            rest.take(self.input, &mut out)?;
+            rest.take(self.input, &mut out, self.limits.body_bytes)?;
             if write_all(self.watch, Side::Up, limit, to, &out, b"").await.is_err() {
                 return pending().await;
             }
@@ -202,12 +227,12 @@ mod tests {
 
     #[test]
     fn memory_for_repetitions_is_bounded_and_given_back() {
-        let memory = Arc::new(ReplayMemory::default());
-        let held: Vec<_> = std::iter::from_fn(|| memory.reserve(REPLAY_BODY_MAX_BYTES)).collect();
-        assert_eq!(held.len(), REPLAY_TOTAL_MAX_BYTES / REPLAY_BODY_MAX_BYTES);
+        let memory = Arc::new(ReplayMemory::new(64));
+        let held: Vec<_> = std::iter::from_fn(|| memory.reserve(16)).collect();
+        assert_eq!(held.len(), 4);
         assert!(memory.reserve(1).is_none());
         drop(held);
-        assert!(memory.reserve(REPLAY_TOTAL_MAX_BYTES).is_some());
-        assert_eq!(memory.0.load(Ordering::Relaxed), 0);
+        assert!(memory.reserve(64).is_some());
+        assert_eq!(memory.used.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Connections to gateways, and those of one worker that wait for their next request.
 //!
 //! Promises: a connection carries one request at a time; the one used last is used first, so that a pool grown by a burst shrinks again;
-//! at most [`IDLE_MAX_PER_BACKEND`] wait per gateway, none longer than [`IDLE_TIMEOUT`], and none that the other end has closed or said
+//! at most `LB_IDLE_PER_GATEWAY` wait per gateway, none longer than `LB_UPSTREAM_IDLE_SEC`, and none that the other end has closed or said
 //! something unasked for on is used.
 
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use crate::backends::Backend;
-use crate::limits::{IDLE_FOR_UNREPEATABLE, IDLE_MAX_PER_BACKEND, IDLE_TIMEOUT};
+use crate::limits::IDLE_FOR_UNREPEATABLE;
 
 /// A connection in use by one request. Dropping it closes it; [`Pool::put`] keeps it.
 #[derive(Debug)]
@@ -43,18 +43,32 @@ struct Idle {
 }
 
 /// Idle connections of one worker, the oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Pool(RefCell<HashMap<SocketAddr, Vec<Idle>>>);
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    /// Connections kept per gateway.
+    most: usize,
+    /// How long one is kept.
+    timeout: Duration,
+}
 
 impl Pool {
+    pub(crate) fn new(most: usize, timeout: Duration) -> Self {
+        Self {
+            idle: RefCell::default(),
+            most,
+            timeout,
+        }
+    }
+
     /// The connection to a gateway that was used last, if it suits.
     pub(crate) fn take(&self, addr: SocketAddr, reuse: Reuse, now_ms: u64) -> Option<Upstream> {
         let max_idle = match reuse {
-            Reuse::Any => IDLE_TIMEOUT,
-            Reuse::Recent => IDLE_FOR_UNREPEATABLE,
+            Reuse::Any => self.timeout,
+            Reuse::Recent => self.timeout.min(IDLE_FOR_UNREPEATABLE),
             Reuse::Never => return None,
         };
-        let mut idle = self.0.borrow_mut();
+        let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&addr)?;
         while idle.last().is_some_and(|newest| newest.is_young(max_idle, now_ms)) {
             let mut upstream = idle.pop()?.upstream;
@@ -68,9 +82,9 @@ impl Pool {
 
     /// Keeps a connection for the next request; closes it when enough are waiting.
     pub(crate) fn put(&self, upstream: Upstream, now_ms: u64) {
-        let mut idle = self.0.borrow_mut();
+        let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(upstream.backend.addr).or_default();
-        if idle.len() < IDLE_MAX_PER_BACKEND {
+        if idle.len() < self.most {
             idle.push(Idle {
                 upstream,
                 since_ms: now_ms,
@@ -80,18 +94,18 @@ impl Pool {
 
     /// Closes what has idled too long, what the other end has closed, and what leads to gateways that are not among those known.
     pub(crate) fn prune(&self, known: &[Arc<Backend>], now_ms: u64) {
-        self.0.borrow_mut().retain(|addr, idle| {
+        self.idle.borrow_mut().retain(|addr, idle| {
             if !known.iter().any(|backend| backend.addr == *addr) {
                 return false;
             }
-            idle.retain(|one| one.is_young(IDLE_TIMEOUT, now_ms) && one.upstream.is_quiet());
+            idle.retain(|one| one.is_young(self.timeout, now_ms) && one.upstream.is_quiet());
             !idle.is_empty()
         });
     }
 
     /// Closes all connections to a gateway.
     pub(crate) fn clear(&self, addr: SocketAddr) {
-        self.0.borrow_mut().remove(&addr);
+        self.idle.borrow_mut().remove(&addr);
     }
 }
 

@@ -16,12 +16,14 @@ use service::metrics::Metrics;
 use service::{Shutdown, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use trace::Tracer;
 
 use crate::access_log::AccessLog;
 use crate::backends::Backends;
 use crate::buffer::Memory;
+use crate::clients::{ConnectionLimit, Place, Proxies, TooMany, Trust};
 use crate::connection;
-use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, CUT_TIMEOUT, TICK, Timeouts};
+use crate::limits::{ACCEPT_BACKOFF, CUT_TIMEOUT, Limits, TICK, Timeouts};
 use crate::metrics::LbMetrics;
 use crate::rate_limit::RateLimiter;
 use crate::upload::ReplayMemory;
@@ -39,11 +41,15 @@ pub(crate) struct Shared {
     pub(crate) target: String,
     pub(crate) limiter: RateLimiter,
     pub(crate) timeouts: Timeouts,
-    pub(crate) max_requests: usize,
+    pub(crate) limits: Limits,
+    pub(crate) proxies: Proxies,
+    pub(crate) per_client: Arc<ConnectionLimit>,
     /// Requests that are being forwarded.
     pub(crate) forwarding: AtomicUsize,
     pub(crate) replay_memory: Arc<ReplayMemory>,
     pub(crate) log: AccessLog,
+    /// Off unless traces are exported.
+    pub(crate) tracer: Tracer,
     pub(crate) metrics: Arc<LbMetrics>,
     pub(crate) registry: Metrics,
     pub(crate) tasks: Tasks,
@@ -77,6 +83,8 @@ struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     slot: OwnedSemaphorePermit,
+    /// Among those of its client, where they are counted.
+    place: Result<Option<Place>, TooMany>,
 }
 
 /// A worker, as seen by who accepts.
@@ -99,11 +107,11 @@ pub(crate) async fn serve(
     let mut seats = (0..workers.max(1))
         .map(|number| start(number, Arc::clone(shared), shutdown.clone()))
         .collect::<io::Result<Vec<_>>>()?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(shared.limits.connections));
     loop {
         let accepted = tokio::select! {
             () = shutdown.stopped() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &slots, shared) => accepted,
         };
         match accepted {
             Ok(accepted) => hand_over(&seats, accepted),
@@ -121,13 +129,22 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<Accepted> {
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>, shared: &Shared) -> io::Result<Accepted> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
+    // A proxy that is trusted speaks for many.
+    let place = match shared.proxies.trust(peer.ip()) {
+        Trust::Proxy => Ok(None),
+        Trust::Unset | Trust::Stranger => shared.per_client.take(peer.ip()),
+    };
+    if place.is_err() {
+        shared.metrics.connections_refused.inc();
+    }
     Ok(Accepted {
         stream: stream.into_std()?,
         peer,
         slot,
+        place,
     })
 }
 
@@ -173,11 +190,12 @@ async fn work(
     shutdown: Shutdown,
 ) {
     let start = Instant::now();
+    let pool = Pool::new(shared.limits.idle_per_gateway, shared.timeouts.upstream_idle);
     let worker = Rc::new(Worker {
         shared,
         clock: Clock::new(),
         memory: Rc::default(),
-        pool: Pool::default(),
+        pool,
         scratch: RefCell::default(),
         ids: Cell::new(0),
         ids_seed: RandomState::new(),
@@ -234,13 +252,19 @@ impl Drop for Counted {
 
 fn begin(worker: &Rc<Worker>, accepted: Accepted, connections: &Arc<AtomicUsize>) {
     let (worker, counted) = (Rc::clone(worker), Counted(Arc::clone(connections)));
-    let Accepted { stream, peer, slot } = accepted;
+    let Accepted {
+        stream,
+        peer,
+        slot,
+        place,
+    } = accepted;
     tokio::task::spawn_local(async move {
         match TcpStream::from_std(stream) {
-            Ok(stream) => connection::serve(worker, stream, peer.ip()).await,
+            Ok(stream) => connection::serve(worker, stream, peer.ip(), place.as_ref().err().copied()).await,
             Err(error) => tracing::warn!(%error, "cannot serve a connection"),
         }
         drop(counted);
+        drop(place);
         drop(slot);
     });
 }

@@ -6,17 +6,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
 use futures_util::{StreamExt, stream};
-use lb::{Lookup, Resolver, Target};
-use support::{Gateway, Lb, nobody, raw_gateway, read_head, until};
+use support::{Gateway, Lb, Scripted, nobody, raw_gateway, read_head, until};
 use tokio::io::AsyncWriteExt;
 
 /// Answers every request with its name.
@@ -171,6 +169,91 @@ async fn only_what_may_arrive_twice_is_repeated_and_only_once() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_alone_answers_errors_is_left_out() {
+    let unavailable = (axum::http::StatusCode::SERVICE_UNAVAILABLE, "bad");
+    let bad = Gateway::start(Router::new().fallback(any(move || async move { unavailable }))).await;
+    let well = named("well").await;
+    let lb = Lb::start(&[bad.addr, well.addr], &["--lb-eject-errors", "3"]).await;
+    let mut answers = BTreeMap::new();
+    for _ in 0..100 {
+        *answers
+            .entry(lb.get("/drones").await.text().await.unwrap())
+            .or_insert(0) += 1;
+    }
+    assert!(answers["bad"] < 40 && answers["bad"] >= 3, "{answers:?}");
+    assert!(lb.metric("lb_ejections_total").await >= 1);
+    // The only one stays, whatever it answers.
+    let lb = Lb::start(&[bad.addr], &["--lb-eject-errors", "3"]).await;
+    for _ in 0..10 {
+        assert_eq!(lb.get("/drones").await.text().await.unwrap(), "bad");
+    }
+    assert_eq!(lb.metric("lb_ejections_total").await, 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_fails_its_health_checks_gets_no_requests_until_it_passes_them() {
+    let is_well = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let said = Arc::clone(&is_well);
+    let health = axum::routing::get(move || {
+        let is_well = said.load(Ordering::SeqCst);
+        async move {
+            if is_well {
+                axum::http::StatusCode::OK
+            } else {
+                axum::http::StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    });
+    let sick = Gateway::start(Router::new().route("/alive", health).fallback(any(|| async { "sick" }))).await;
+    // It knows nothing of the path that it is asked for, which will do.
+    let well = named("well").await;
+    let flags = [
+        "--lb-health-path",
+        "/alive",
+        "--lb-health-interval-sec",
+        "0.02",
+        "--lb-health-timeout-ms",
+        "5000",
+        "--lb-slow-start-sec",
+        "0",
+    ];
+    let lb = Lb::start(&[sick.addr, well.addr], &flags).await;
+    assert_eq!(shares(&lb, 20).await.len(), 2);
+    is_well.store(false, Ordering::SeqCst);
+    until("the sick one is left out", async || {
+        !shares(&lb, 4).await.contains_key("sick")
+    })
+    .await;
+    assert_eq!(shares(&lb, 20).await, BTreeMap::from([("well".to_owned(), 20)]));
+    is_well.store(true, Ordering::SeqCst);
+    until("it is back", async || shares(&lb, 4).await.len() == 2).await;
+    let ready: serde_json::Value = serde_json::from_str(&lb.get("/ready").await.text().await.unwrap()).unwrap();
+    assert_eq!(ready["checks"]["health checks"]["ok"], true);
+}
+
+#[tokio::test]
+async fn repetitions_have_a_budget() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let bad = [
+        hangs_up(Arc::clone(&requests)).await,
+        hangs_up(Arc::clone(&requests)).await,
+    ];
+    let flags = ["--lb-retry-budget-pct", "0", "--lb-retry-min-per-sec", "0.3"];
+    let lb = Lb::start(&bad, &flags).await;
+    // Three are saved at the start, and one comes every few seconds.
+    for _ in 0..20 {
+        assert_eq!(lb.get("/drones").await.status(), 502);
+    }
+    let (repeated, refused) = (
+        lb.metric("lb_retries_total").await,
+        lb.metric("lb_retries_refused_total").await,
+    );
+    assert!((2..=10).contains(&repeated), "{repeated}");
+    assert_eq!(repeated + refused, 20);
+    assert_eq!(requests.load(Ordering::SeqCst) as u64, 20 + repeated);
+}
+
+#[tokio::test]
 async fn a_repetition_carries_the_whole_body() {
     let bad = hangs_up(Arc::default()).await;
     let good = Gateway::start(Router::new().fallback(any(|body: String| async move { body }))).await;
@@ -296,23 +379,6 @@ async fn nobody_there_is_502_and_no_address_is_503() {
     let [_, _, c] = gateways;
     let _nobody = c.stop().await;
     assert_eq!(shares(&lb, 8).await.len(), 2, "the last good answer stays");
-}
-
-/// Answers what the test says; nothing is a failure.
-#[derive(Clone, Default)]
-struct Scripted(Arc<Mutex<Vec<SocketAddr>>>);
-
-impl Resolver for Scripted {
-    fn resolve<'a>(&'a self, _: &'a Target) -> Lookup<'a> {
-        Box::pin(async {
-            let addrs = self.0.lock().unwrap().clone();
-            if addrs.is_empty() {
-                Err(io::Error::other("no DNS today"))
-            } else {
-                Ok(addrs)
-            }
-        })
-    }
 }
 
 /// Takes connections and requests, and answers nothing: a frozen process, of which the kernel still does its part.

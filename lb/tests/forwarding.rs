@@ -81,8 +81,21 @@ async fn health_is_the_gateways_and_ready_and_metrics_are_our_own() {
             .await,
         1
     );
+    assert_eq!(
+        lb.metric(&format!("lb_backend_answers_total{{backend=\"{}\"}}", gateway.addr))
+            .await,
+        1
+    );
+    let text = lb.get("/metrics").await.text().await.unwrap();
+    let seconds = format!("lb_backend_answer_seconds_total{{backend=\"{}\"}} ", gateway.addr);
+    let took = text.lines().find_map(|line| line.strip_prefix(&seconds)).unwrap();
+    assert!(took.parse::<f64>().unwrap() > 0.0, "{took}");
     assert_eq!(lb.metric("lb_in_flight").await, 0);
-    assert_eq!(lb.post("/ready", None, "").await.status(), 405);
+    let refused = lb.post("/ready", None, "").await;
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["allow"]),
+        (405, &"GET, HEAD".parse().unwrap())
+    );
     assert_eq!(lb.stop().await.len(), 1, "our own answers are not logged");
 }
 
@@ -307,6 +320,9 @@ async fn over_the_limit_is_429_but_never_for_health_and_zones() {
     let refused = lb.get("/head").await;
     assert_eq!(refused.status(), 429);
     assert_eq!(refused.headers()["retry-after"], "100");
+    assert_eq!(refused.headers()["ratelimit-limit"], "2");
+    assert_eq!(refused.headers()["ratelimit-remaining"], "0");
+    assert_eq!(refused.headers()["ratelimit-reset"], "200");
     assert_eq!(refused.text().await.unwrap(), "{\"detail\":\"rate limit (client)\"}");
     for path in ["/health", "/zones", "/health"] {
         assert_eq!(lb.get(path).await.status(), 200);
@@ -317,6 +333,56 @@ async fn over_the_limit_is_429_but_never_for_health_and_zones() {
     let refused = global.get("/head").await;
     assert_eq!(refused.headers()["retry-after"], "50");
     assert_eq!(refused.text().await.unwrap(), "{\"detail\":\"rate limit (global)\"}");
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_limit_and_the_log_are_about_its_clients() {
+    let gateway = gateway().await;
+    let flags = [
+        "--trusted-proxies",
+        "127.0.0.0/8",
+        "--rl-client-rate",
+        "0.01",
+        "--rl-client-burst",
+        "1",
+        "--access-log",
+        "json",
+    ];
+    let lb = Lb::start(&[gateway.addr], &flags).await;
+    let asked = async |client: &str| {
+        let request = lb.client.get(format!("{}/head", lb.base));
+        request.header("x-forwarded-for", client).send().await.unwrap().status()
+    };
+    for (client, status) in [
+        ("203.0.113.1", 200),
+        ("203.0.113.2", 200),
+        ("203.0.113.1", 429),
+        // Whatever a client writes itself stands before its address.
+        ("203.0.113.9, 203.0.113.2", 429),
+    ] {
+        assert_eq!(asked(client).await, status, "{client}");
+    }
+    let clients: Vec<_> = lb
+        .lines(4)
+        .await
+        .iter()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["client"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(clients, ["203.0.113.1", "203.0.113.2", "203.0.113.1", "203.0.113.2"]);
+    // Nobody is trusted: all that come over this connection are one client.
+    let lb = Lb::start(
+        &[gateway.addr],
+        &["--trusted-proxies", "192.0.2.1", "--rl-client-rate", "0.01"],
+    )
+    .await;
+    let text = lb
+        .raw("GET /head HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: 203.0.113.1\r\n\r\n")
+        .await;
+    assert!(text.contains("x-forwarded-for: 127.0.0.1\n"), "{text}");
+    assert_eq!(lb.get("/head").await.status(), 429);
 }
 
 #[tokio::test]

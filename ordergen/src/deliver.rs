@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use domain::order::NewOrder;
 use rand::RngExt;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode, Url};
+use serde::Deserialize;
 use service::Shutdown;
 
 use crate::report::Errors;
@@ -46,7 +47,7 @@ impl Default for Pauses {
 
 impl Pauses {
     /// The pause after attempt `attempt` (the first is 0), which never undercuts what the server asked for.
-    fn after(self, attempt: u32, asked: Option<Duration>, dice: f64) -> Duration {
+    pub(crate) fn after(self, attempt: u32, asked: Option<Duration>, dice: f64) -> Duration {
         let full = self.first.saturating_mul(1 << attempt.min(16)).min(self.max);
         let own = full.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
         asked.map_or(own, |asked| asked.min(RETRY_AFTER_MAX) + own.mul_f64(0.5))
@@ -67,10 +68,14 @@ pub(crate) enum Outcome {
 }
 
 /// What one order took.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Delivered {
     pub(crate) outcome: Outcome,
     pub(crate) retries: u64,
+    /// Attempts answered with 429.
+    pub(crate) limited: u64,
+    /// The id it was accepted with.
+    pub(crate) id: Option<String>,
 }
 
 /// What all orders share.
@@ -85,40 +90,44 @@ pub(crate) struct Courier {
 
 /// What one attempt came to.
 enum Attempt {
-    Done(Outcome),
+    /// With the id of what was accepted.
+    Done(Outcome, Option<String>),
     /// Worth another try, after the pause the server asked for.
-    Again(Option<Duration>),
+    Again { asked: Option<Duration>, limited: bool },
 }
 
 impl Courier {
     /// Sends `order` until it is accepted, refused, out of attempts, or the run is stopped.
     pub(crate) async fn deliver(&self, order: &NewOrder, key: &str) -> Delivered {
-        let mut retries = 0;
+        let mut so_far = Delivered {
+            outcome: Outcome::Unfinished,
+            retries: 0,
+            limited: 0,
+            id: None,
+        };
         for attempt in 0..ATTEMPTS_MAX {
-            if attempt > 0 {
-                retries += 1;
-            }
+            so_far.retries = u64::from(attempt);
             let asked = match self.attempt(order, key).await {
-                Attempt::Done(outcome) => {
-                    tracing::debug!(key, ?outcome, retries, "order");
-                    return Delivered { outcome, retries };
+                Attempt::Done(outcome, id) => {
+                    tracing::debug!(key, ?outcome, retries = so_far.retries, "order");
+                    return Delivered { outcome, id, ..so_far };
                 }
-                Attempt::Again(asked) => asked,
+                Attempt::Again { asked, limited } => {
+                    so_far.limited += u64::from(limited);
+                    asked
+                }
             };
             let last = attempt + 1 == ATTEMPTS_MAX;
             let pause = self.pauses.after(attempt, asked, rand::rng().random());
             if !last && !self.shutdown.sleep(pause).await {
-                return Delivered {
-                    outcome: Outcome::Unfinished,
-                    retries,
-                };
+                return so_far;
             }
         }
         self.errors
             .note("given up", &format!("{key}: not accepted in {ATTEMPTS_MAX} attempts"));
         Delivered {
             outcome: Outcome::Failed,
-            retries,
+            ..so_far
         }
     }
 
@@ -141,7 +150,10 @@ impl Courier {
                     "broken off"
                 };
                 self.errors.note(class, &with_causes(&error));
-                return Attempt::Again(None);
+                return Attempt::Again {
+                    asked: None,
+                    limited: false,
+                };
             }
         };
         let status = answer.status();
@@ -152,17 +164,21 @@ impl Courier {
         };
         let asked = retry_after(&answer);
         // Read even when nobody looks at it: only then can the connection carry the next order.
-        let detail = detail(answer).await;
+        let text = read(answer).await;
         if let Some(outcome) = accepted {
-            return Attempt::Done(outcome);
+            let order = serde_json::from_slice::<Order>(&text);
+            return Attempt::Done(outcome, order.ok().map(|order| order.id));
         }
-        self.errors.note(status.as_str(), &detail);
+        self.errors.note(status.as_str(), &detail(text));
         match status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Attempt::Again(asked),
-            _ => Attempt::Done(Outcome::Failed),
+            | StatusCode::GATEWAY_TIMEOUT => Attempt::Again {
+                asked,
+                limited: status == StatusCode::TOO_MANY_REQUESTS,
+            },
+            _ => Attempt::Done(Outcome::Failed, None),
         }
     }
 }
@@ -173,13 +189,20 @@ fn retry_after(answer: &Response) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The `detail` of an error answer, else the beginning of whatever came.
-async fn detail(answer: Response) -> String {
-    let is_json = answer
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    let mut answer = answer;
+/// The part of an accepted order's record that is looked at.
+#[derive(Deserialize)]
+struct Order {
+    id: String,
+}
+
+/// The same of an error.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+/// An answer's body.
+async fn read(mut answer: Response) -> Vec<u8> {
     let mut text = Vec::new();
     while text.len() < ANSWER_MAX_BYTES {
         match answer.chunk().await {
@@ -187,11 +210,13 @@ async fn detail(answer: Response) -> String {
             Ok(None) | Err(_) => break,
         }
     }
-    let parsed = is_json
-        .then(|| serde_json::from_slice::<serde_json::Value>(&text).ok())
-        .flatten();
-    if let Some(detail) = parsed.as_ref().and_then(|body| body.get("detail")?.as_str()) {
-        return detail.to_owned();
+    text
+}
+
+/// The `detail` of an error answer, else the beginning of whatever came.
+fn detail(mut text: Vec<u8>) -> String {
+    if let Ok(problem) = serde_json::from_slice::<Problem>(&text) {
+        return problem.detail;
     }
     text.truncate(DETAIL_MAX_BYTES);
     String::from_utf8_lossy(&text).into_owned()

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: service::Allocator = service::Allocator;
+
 fn main() -> ExitCode {
-    service::program::work(ordergen::run)
+    service::program::work(ordergen::run_and_report)
 }

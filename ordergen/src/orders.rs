@@ -1,10 +1,14 @@
-//! Random orders: both ends anywhere in the served area, any weight between the bounds.
+//! Random orders: both ends anywhere in the served area but in no-fly zones, any weight between the bounds.
 
 use domain::geo::Point;
+use domain::no_fly::NoFly;
 use domain::order::NewOrder;
 use domain::zones::ROME;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+/// How often a place is drawn until it lies outside the no-fly zones.
+const DRAWS_MAX: u32 = 10_000;
 
 /// Makes orders. Two generators of the same build with the same seed make the same orders.
 #[derive(Debug)]
@@ -12,6 +16,7 @@ pub(crate) struct Orders {
     rng: StdRng,
     weight_min_kg: f64,
     weight_max_kg: f64,
+    no_fly: NoFly,
 }
 
 impl Orders {
@@ -21,17 +26,31 @@ impl Orders {
             rng: seed.map_or_else(rand::make_rng, StdRng::seed_from_u64),
             weight_min_kg,
             weight_max_kg,
+            no_fly: NoFly::default(),
         }
     }
 
-    pub(crate) fn order(&mut self) -> NewOrder {
-        let mut point = || {
+    /// The same, from and to places outside these zones.
+    pub(crate) fn outside(self, no_fly: NoFly) -> Self {
+        Self { no_fly, ..self }
+    }
+
+    fn place(&mut self) -> Point {
+        let mut draw = || {
             Point::new(
                 self.rng.random_range(ROME.lat_min..=ROME.lat_max),
                 self.rng.random_range(ROME.lon_min..=ROME.lon_max),
             )
         };
-        let (origin, destination) = (point(), point());
+        let outside = (0..DRAWS_MAX)
+            .map(|_| draw())
+            .find(|at| self.no_fly.zone_of(*at).is_none());
+        // Hardly a place is left: the gateway refuses this one.
+        outside.unwrap_or(ROME.center())
+    }
+
+    pub(crate) fn order(&mut self) -> NewOrder {
+        let (origin, destination) = (self.place(), self.place());
         let weight_kg = self.rng.random_range(self.weight_min_kg..=self.weight_max_kg);
         // Grams are noise on a map; rounding must not leave the bounds.
         let weight = ((weight_kg * 100.0).round() / 100.0).clamp(self.weight_min_kg, self.weight_max_kg);
@@ -40,6 +59,7 @@ impl Orders {
             destination,
             weight,
             priority: None,
+            deadline: None,
         }
     }
 }
@@ -72,6 +92,17 @@ mod tests {
                 prop_assert_eq!(order, second.order());
             }
         }
+    }
+
+    #[test]
+    fn no_order_is_from_or_to_a_no_fly_zone() {
+        // Half of the area.
+        let no_fly: NoFly = "41.79,12.36 41.79,12.48 41.99,12.48 41.99,12.36".parse().unwrap();
+        let mut orders = Orders::new(Some(7), 1.0, 2.0).outside(no_fly.clone());
+        assert!((0..500).all(|_| orders.order().check_no_fly(&no_fly).is_ok()));
+        let everywhere: NoFly = "41.79,12.36 41.79,12.61 41.99,12.61 41.99,12.36".parse().unwrap();
+        let mut orders = Orders::new(Some(7), 1.0, 2.0).outside(everywhere);
+        assert_eq!(orders.order().origin, ROME.center());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How a run went.
+/// What became of a run's orders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Orders the system has, each counted once.
@@ -19,6 +19,22 @@ pub struct Summary {
     pub unfinished: u64,
     /// Attempts beyond an order's first.
     pub retries: u64,
+    /// Attempts answered with 429.
+    pub limited: u64,
+}
+
+impl Summary {
+    /// Orders that were sent.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.accepted + self.failed + self.unfinished
+    }
+
+    /// Orders answered with 201.
+    #[must_use]
+    pub fn created(&self) -> u64 {
+        self.accepted - self.repeated
+    }
 }
 
 impl fmt::Display for Summary {
@@ -32,6 +48,7 @@ impl fmt::Display for Summary {
             (self.skipped, "skipped"),
             (self.unfinished, "unfinished"),
             (self.retries, "retries"),
+            (self.limited, "rate-limited"),
         ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;

@@ -11,12 +11,17 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from one_process import Checks  # noqa: E402, F401
+
 LOG = ROOT / "target" / "test-logs" / "compose-system.log"
 PROJECT = f"ddtest{os.getpid()}"
 IMAGE = "dronedispatch:test"
@@ -36,24 +41,6 @@ PORTS = [
 
 class Failed(Exception):
     """The test cannot go on."""
-
-
-class Checks:
-    """Counts what held and what did not."""
-
-    def __init__(self):
-        self.passed = 0
-        self.failed = 0
-
-    def check(self, what, holds, why=""):
-        """Notes one check; `why` is shown when it does not hold."""
-        if holds:
-            self.passed += 1
-            print(f"ok - compose: {what}", flush=True)
-        else:
-            self.failed += 1
-            print(f"not ok - compose: {what}: {why}", flush=True)
-        return holds
 
 
 def command(arguments, limit_sec=COMMAND_SEC, environment=None):

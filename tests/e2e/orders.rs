@@ -153,7 +153,7 @@ async fn lists_zones_drones_and_the_page() {
         &system.kv.front,
         &system.kv.stores[0],
         &system.dispatcher,
-        &system.drones,
+        &system.drones[0],
         &system.gateways[0],
     ] {
         for path in ["/health", "/ready", "/metrics"] {

@@ -50,6 +50,20 @@ impl Process {
         process
     }
 
+    /// Starts another one with the same settings, on a port of its own.
+    pub(crate) fn another(&self) -> Self {
+        self.another_with(&[])
+    }
+
+    /// The same, with some settings of its own.
+    pub(crate) fn another_with(&self, own: &[(&str, &str)]) -> Self {
+        let shared = self.settings.iter();
+        let mut settings: Vec<_> = shared.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        // Of a setting that is given twice the last one counts.
+        settings.extend(own);
+        Self::server(&self.name, &settings)
+    }
+
     /// Starts a program that does not listen.
     pub(crate) fn worker(name: &str, settings: &[(&str, &str)]) -> Self {
         let mut process = Self::start(name, settings, None);
@@ -185,6 +199,40 @@ pub(crate) async fn wait_until(within: Duration, what: &str, mut condition: impl
         tokio::time::sleep(LOOK_EVERY).await;
     }
     begun.elapsed()
+}
+
+/// A wait with an end, which counts the time in which this process was awake: a machine that stood still has kept everybody else waiting too.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    left: Duration,
+    looked: Instant,
+}
+
+impl Patience {
+    /// Most time that counts between two looks.
+    const STEP_MAX: Duration = Duration::from_secs(10);
+
+    pub(crate) fn new(within: Duration) -> Self {
+        Self {
+            left: within,
+            looked: Instant::now(),
+        }
+    }
+
+    /// The time that counts since the last look.
+    pub(crate) fn step(&mut self) -> Duration {
+        let now = Instant::now();
+        let step = (now - self.looked).min(Self::STEP_MAX);
+        self.looked = now;
+        self.left = self.left.saturating_sub(step);
+        step
+    }
+
+    /// Whether the wait is over. To be asked at least so often.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.step();
+        self.left.is_zero()
+    }
 }
 
 /// What a program said is shown when its test fails.

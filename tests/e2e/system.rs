@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bus::testing::Broker;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,6 +20,22 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Waits for this test's turn to run a whole system.
 pub(crate) async fn turn() -> SemaphorePermit<'static> {
     TURNS.acquire().await.expect("it is never closed")
+}
+
+/// A RabbitMQ of this test's own. None where there is none to be had, which in CI fails.
+#[expect(clippy::print_stderr, reason = "tells why a test was skipped")]
+pub(crate) async fn broker() -> Option<Broker> {
+    if !Broker::installed() {
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "RabbitMQ is missing: install the package rabbitmq-server"
+        );
+        eprintln!("skipped: RabbitMQ is not installed (package rabbitmq-server)");
+        return None;
+    }
+    let started = tokio::task::spawn_blocking(Broker::start).await;
+    Some(started.expect("no panic").expect("a broker"))
 }
 
 /// A client that gives up when a user would.
@@ -127,6 +144,8 @@ pub(crate) struct Options<'a> {
     pub(crate) settings: Vec<(&'a str, &'a str)>,
     /// A broker; without one the programs find nobody at their `RABBIT_URL`, and must do without.
     pub(crate) rabbit_url: Option<String>,
+    /// How many drone-sims fly the fleet together; 0 is the one that flies it all.
+    pub(crate) shards: u32,
 }
 
 /// Every program.
@@ -134,14 +153,15 @@ pub(crate) struct System {
     pub(crate) kv: KvCluster,
     pub(crate) gateways: Vec<Process>,
     pub(crate) dispatcher: Process,
-    pub(crate) drones: Process,
+    /// drone-sim; several when the fleet is flown in parts.
+    pub(crate) drones: Vec<Process>,
     pub(crate) lb: Process,
     pub(crate) http: Client,
 }
 
 impl System {
     pub(crate) async fn start(options: Options<'_>) -> Self {
-        let kv = KvCluster::start().await;
+        let kv = KvCluster::start_with(&options.settings).await;
         let kv_url = kv.front.url();
         // A port of this machine on which nobody listens.
         let rabbit = options
@@ -159,15 +179,23 @@ impl System {
             ("TIME_SCALE", "100"),
             ("BATTERY_PER_KM", "2"),
         ];
-        settings.extend(options.settings);
+        settings.extend(options.settings.iter().copied());
         let gateways: Vec<_> = (0..3).map(|_| Process::server("gateway", &settings)).collect();
         let dispatcher = Process::server("dispatcher", &settings);
-        let drones = Process::server("drone-sim", &settings);
+        let parts = (1..=options.shards).map(|index| format!("{index}/{}", options.shards));
+        let parts = if options.shards == 0 {
+            vec!["1/1".to_owned()]
+        } else {
+            parts.collect()
+        };
+        let flown =
+            |part: &String| Process::server("drone-sim", &[&settings[..], &[("SHARD", part.as_str())]].concat());
+        let drones: Vec<_> = parts.iter().map(flown).collect();
         let urls: Vec<_> = gateways.iter().map(Process::url).collect();
-        let lb = Process::server(
-            "lb",
-            &[("TARGET_URL", urls.join(",").as_str()), ("LB_RESOLVE_TTL_SEC", "1")],
-        );
+        let urls = urls.join(",");
+        let mut lb_settings = vec![("TARGET_URL", urls.as_str()), ("LB_RESOLVE_TTL_SEC", "1")];
+        lb_settings.extend(options.settings);
+        let lb = Process::server("lb", &lb_settings);
         let system = Self {
             kv,
             gateways,

@@ -2,6 +2,7 @@
 
     tests/page/run                the checks
     tests/page/run --save         also writes docs/dashboard.png, the README's picture
+    tests/page/run --frames       only frame times with 1,000 drones; for an idle machine, needs no programs
     tests/page/run --url URL      looks at a system that runs already
 
 Prints one `ok - …` or `not ok - …` line per check and `N passed, N failed` at the end; the exit code says the same.
@@ -9,123 +10,34 @@ Prints one `ok - …` or `not ok - …` line per check and `N passed, N failed` 
 
 import argparse
 import contextlib
-import os
-import pathlib
-import re
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 import urllib.parse
-import urllib.request
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "dronedispatch"
+from checks import CHROMIUM_ARGUMENTS, LOGS, ROOT, Checks, canvas_changes, chromium, running_system, wait_for
+from killed import look_at_real_gateways
+from people import look_at_frames, look_at_many, look_at_sizes, look_at_states
+from played import look_at_charging, look_at_map, look_at_no_fly, look_at_promises, look_at_stream
+
 PICTURE = ROOT / "docs" / "dashboard.png"
-LOG = ROOT / "target" / "test-logs" / "page-system.log"
+LOG = LOGS / "page-system.log"
 
-START_SEC = 30  # until the page is served
 DRONES_SEC = 15  # until drones are on the page
 DELIVERED_SEC = 90  # until the first order is delivered
-STOP_SEC = 10  # until the system has stopped after Ctrl-C
+PICTURE_RPS = 0.4  # orders a second in it, which the fleet can do
 PICTURE_AFTER_SEC = 45  # how long the system runs before the README's picture is taken
 
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",  # tests run as root in CI
-    "--disable-gpu",
-    "--disable-background-networking",
-    # No name resolves: a page that needs anything from the network fails here.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 
-
-class Checks:
-    """Counts what held and what did not."""
-
-    def __init__(self) -> None:
-        self.passed = 0
-        self.failed = 0
-
-    def check(self, what: str, holds: bool, why: object = "") -> bool:
-        """Notes one check; `why` is shown when it does not hold."""
-        if holds:
-            self.passed += 1
-            print(f"ok - page: {what}", flush=True)
-        else:
-            self.failed += 1
-            print(f"not ok - page: {what}: {why}", flush=True)
-        return holds
-
-
-def find_lb(system: "subprocess.Popen[bytes]") -> str:
-    """lb's address, once the dashboard is served there; ends the test when the system dies or takes too long."""
-    begin = time.monotonic()
-    problem: object = "it printed no address of a dashboard"
-    while time.monotonic() - begin < START_SEC:
-        if system.poll() is not None:
-            raise SystemExit(f"the system ended with {system.returncode} at start:\n{LOG.read_text()[-2000:]}")
-        printed = re.search(r"(http://127\.0\.0\.1:\d+)/dashboard", LOG.read_text(errors="replace"))
-        if printed:
-            try:
-                with urllib.request.urlopen(f"{printed[1]}/dashboard", timeout=2):
-                    print(f"# page served after {time.monotonic() - begin:.1f} s", flush=True)
-                    return printed[1]
-            except OSError as error:  # refused, or an answer that is no 200
-                problem = error
-        time.sleep(0.1)
-    raise SystemExit(f"no dashboard within {START_SEC} s: {problem}\n{LOG.read_text()[-2000:]}")
-
-
-@contextlib.contextmanager
-def running_system(checks: Checks):
-    """The whole system in one process; yields lb's address and stops it as Ctrl-C does."""
-    data = tempfile.mkdtemp(prefix="dronedispatch-page-")
-    LOG.parent.mkdir(parents=True, exist_ok=True)
-    command = [PROGRAM, "up", "--data-dir", data, "--port-base", "0", "--orders", "bursty"]
-    # Orders from the first second on: the demo's pauses would only make the test wait.
-    environment = os.environ | {"LOW_RPS": "1", "SILENT_SEC": "1"}
-    with LOG.open("wb") as log:
-        system = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-        )
-    try:
-        yield find_lb(system)
-        system.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            system.wait(STOP_SEC)
-        checks.check("Ctrl-C stops everything cleanly", system.returncode == 0, f"exit code {system.returncode}")
-    finally:
-        if system.poll() is None:
-            system.kill()
-            system.wait()
-        shutil.rmtree(data, ignore_errors=True)
+def demo(checks: Checks, low_rps: float = 1) -> "contextlib.AbstractContextManager[str]":
+    """The system with orders from the first second on: the demo's pauses would only make the test wait."""
+    return running_system(checks, LOG, "/dashboard", "bursty", {"LOW_RPS": str(low_rps), "SILENT_SEC": "1"})
 
 
 def number_in(page: Page, test_id: str) -> int:
     """The number that the counter `test_id` shows."""
     digits = "".join(c for c in page.get_by_test_id(test_id).first.inner_text() if c.isdigit())
     return int(digits or 0)
-
-
-def wait_for(condition, limit_sec: float, page: Page) -> bool:
-    """Whether `condition()` became true within `limit_sec`, while the page goes on."""
-    deadline = time.monotonic() + limit_sec
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        page.wait_for_timeout(200)
-    return bool(condition())
-
-
-def canvas_changes(page: Page) -> bool:
-    """Whether the map's pixels differ between two looks a second apart."""
-    grab = "document.querySelector('canvas[data-testid=map], [data-testid=map] canvas').toDataURL()"
-    before = page.evaluate(grab)
-    return wait_for(lambda: page.evaluate(grab) != before, 3, page)
 
 
 def look(checks: Checks, page: Page, url: str, picture_after_sec: float | None) -> None:
@@ -155,6 +67,7 @@ def look(checks: Checks, page: Page, url: str, picture_after_sec: float | None) 
         wait_for(lambda: number_in(page, "count-delivered") > 0, DELIVERED_SEC, page),
         f"none within {DELIVERED_SEC} s",
     )
+    checks.check("how far that is from the best possible is told", wait_for(lambda: gap_of(page) is not None, DRONES_SEC, page), "no gap")
     for counter in ("count-waiting", "count-flying"):
         checks.check(f"{counter} shows a number", number_in(page, counter) >= 0)
     checks.check("the counter goes on without a reload", counter_goes_on(page), "it stood still for 60 s")
@@ -170,19 +83,16 @@ def look(checks: Checks, page: Page, url: str, picture_after_sec: float | None) 
     checks.check("no request leaves its own origin", not foreign, foreign[:5])
 
 
+def gap_of(page: Page) -> float | None:
+    """How far the mean time to deliver is above its lower bound; never below."""
+    gap = page.get_by_test_id("slo-gap").get_attribute("data-gap")
+    return float(gap) if gap and float(gap) >= 0 else None
+
+
 def counter_goes_on(page: Page) -> bool:
     """Whether more orders are delivered while one looks: the page is live and not a snapshot."""
     before = number_in(page, "count-delivered")
     return wait_for(lambda: number_in(page, "count-delivered") > before, 60, page)
-
-
-def chromium() -> str:
-    """The system's browser."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise SystemExit("no Chromium found: apt-get install chromium")
 
 
 def main() -> int:
@@ -190,17 +100,31 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--save", action="store_true", help="write docs/dashboard.png")
     arguments.add_argument("--url", help="look at this running system, e.g. http://127.0.0.1:8080")
+    arguments.add_argument("--frames", action="store_true", help="only judge frame times with 1,000 drones; for an idle machine")
     options = arguments.parse_args()
-    checks = Checks()
+    checks = Checks("page")
     with contextlib.ExitStack() as stack:
         playwright = stack.enter_context(sync_playwright())
-        url = options.url or stack.enter_context(running_system(checks))
+        url = None if options.frames else options.url or stack.enter_context(demo(checks, PICTURE_RPS if options.save else 1))
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
         stack.callback(browser.close)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        look(checks, page, url.rstrip("/"), PICTURE_AFTER_SEC if options.save else None)
+        if url is None:
+            look_at_frames(checks, browser)
+        else:
+            look_at_all(checks, browser, url, options.save)
     print(f"{checks.passed} passed, {checks.failed} failed")
     return 1 if checks.failed else 0
+
+
+def look_at_all(checks: Checks, browser: Browser, url: str, saves: bool) -> None:
+    """Everything that holds on a busy machine, too."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    look(checks, page, url.rstrip("/"), PICTURE_AFTER_SEC if saves else None)
+    for looked in (look_at_stream, look_at_map, look_at_charging, look_at_no_fly, look_at_promises):
+        looked(checks, browser)
+    look_at_sizes(checks, browser, LOG.parent)
+    for looked in (look_at_states, look_at_many, look_at_real_gateways):
+        looked(checks, browser)
 
 
 if __name__ == "__main__":

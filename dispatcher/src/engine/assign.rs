@@ -2,7 +2,8 @@
 //!
 //! Lock the delivery, lock the drone, read both again; CAS the drone idle → busy, CAS the delivery pending → assigned; undo the
 //! first when the second fails; release the locks in every case. The locks only spare work that would be in vain: what keeps
-//! two dispatchers (or a gateway that cancels) apart are the two compare-and-swaps.
+//! two dispatchers (or a gateway that cancels) apart are the two compare-and-swaps. An order that is taken back from its drone goes
+//! the same way in the other direction: [`super::take_back`].
 
 use std::sync::Arc;
 
@@ -13,27 +14,62 @@ use domain::keys;
 use futures_util::StreamExt;
 use futures_util::stream;
 use kv_client::{BatchOp, KvError, OpResult, Swap, op};
+use trace::{Scope, Span, Tracer};
 
 use super::{Engine, parse};
 use crate::limits::{ASSIGN_CONCURRENCY, CAS_ATTEMPTS, HOLD_OFF_SEC, LOCK_TTL_SEC};
 use crate::mirror::Seen;
+use crate::outlook;
 use crate::policy::{Assignment, fitness};
 use crate::rules::Rules;
 use crate::store::Store;
+use crate::traces;
 use domain::zones::ZonesConfig;
 
 /// What an attempt came to, and everything it learnt.
 #[derive(Debug, Default)]
-struct Attempt {
-    delivery: Option<Seen<Delivery>>,
-    drone: Option<Seen<Drone>>,
-    outcome: Outcome,
+pub(super) struct Attempt {
+    pub(super) delivery: Option<Seen<Delivery>>,
+    pub(super) drone: Option<Seen<Drone>>,
+    pub(super) outcome: Outcome,
+}
+
+impl Attempt {
+    /// Nothing was learnt but that the KV did not answer.
+    pub(super) fn failed(error: KvError) -> Self {
+        Self {
+            outcome: Outcome::Failed(error),
+            ..Self::default()
+        }
+    }
+}
+
+/// What is wanted of an order and a drone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// That the drone, which is free, flies the order, which waits.
+    Assigned,
+    /// That the order, to whose pick-up the drone flies, waits, and the drone is free.
+    TakenBack,
+    /// That the drone has the order again that was taken back from it, as if nothing had been.
+    Returned,
+}
+
+impl Wanted {
+    /// The name of the step in traces.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Assigned => "assign",
+            Self::TakenBack => "take back",
+            Self::Returned => "return",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
-enum Outcome {
+pub(super) enum Outcome {
     /// Both records are written.
-    Assigned,
+    Done,
     /// Somebody else holds one of the locks.
     LockHeld,
     /// The records no longer allow it, or somebody else was faster: nothing is changed.
@@ -44,22 +80,34 @@ enum Outcome {
 }
 
 /// What an attempt needs; shared by those that run side by side.
-struct Context<'a> {
-    store: Arc<dyn Store>,
-    rules: &'a Rules,
+pub(super) struct Context<'a> {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) rules: &'a Rules,
     zones: &'a ZonesConfig,
     owner: &'a str,
-    now: f64,
+    pub(super) now: f64,
 }
 
 impl Engine {
-    /// Makes these assignments true, [`ASSIGN_CONCURRENCY`] at a time, and takes over what was learnt in doing so. True when
-    /// another round right away is worth its while. One that fails concerns its order and drone only: others go on.
-    pub(super) async fn assign(&mut self, assignments: Vec<Assignment>) -> bool {
-        if assignments.is_empty() {
-            return false;
-        }
+    /// Makes these assignments true, and takes over what was learnt in doing so. True when another round right away is worth its while. One that
+    /// fails concerns its order and drone only: others go on.
+    pub(super) async fn assign(&mut self, assignments: Vec<Assignment>, wanted: Wanted) -> bool {
         let now = self.now();
+        let mut again = false;
+        for (pair, attempt) in self.attempt_all(assignments, wanted, now).await {
+            again |= matches!(attempt.outcome, Outcome::Overtaken);
+            self.settle(&pair, attempt, wanted, now);
+        }
+        again
+    }
+
+    /// Tries each of these pairs, [`ASSIGN_CONCURRENCY`] at a time.
+    pub(super) async fn attempt_all(
+        &self,
+        pairs: Vec<Assignment>,
+        wanted: Wanted,
+        now: f64,
+    ) -> Vec<(Assignment, Attempt)> {
         let context = Context {
             store: Arc::clone(&self.parts.store),
             rules: &self.parts.rules,
@@ -68,52 +116,54 @@ impl Engine {
             now,
         };
         let context = &context;
-        let attempts: Vec<(Assignment, Attempt)> = stream::iter(assignments)
+        let (orders, traces) = (&self.mirror.orders, &self.traces);
+        stream::iter(pairs)
             .map(|pair| async move {
-                let attempt = context.attempt(&pair).await;
+                let record = orders.get(&pair.delivery_id).map(|order| &order.seen.record);
+                let span = record.map(|record| traces.pairing(record, &pair.drone_id, wanted.name()));
+                let span = span.unwrap_or_else(|| Span::unrecorded(trace::Context::default()));
+                let attempt = context.attempt_traced(&pair, wanted, span, &traces.tracer).await;
                 (pair, attempt)
             })
             .buffer_unordered(ASSIGN_CONCURRENCY)
             .collect()
-            .await;
-        let mut again = false;
-        for (pair, attempt) in attempts {
-            again |= matches!(attempt.outcome, Outcome::Overtaken);
-            self.settle(&pair, attempt, now);
-        }
-        again
+            .await
     }
 
-    /// Takes over what an attempt learnt.
-    fn settle(&mut self, pair: &Assignment, attempt: Attempt, now: f64) {
+    /// Takes over what an attempt to assign learnt.
+    fn settle(&mut self, pair: &Assignment, attempt: Attempt, wanted: Wanted, now: f64) {
         if let Some(drone) = attempt.drone {
             self.mirror.put_drone(drone);
         }
         if let Some(delivery) = attempt.delivery {
-            if matches!(attempt.outcome, Outcome::Assigned) {
-                let waited_sec = (now - delivery.record.timestamp).max(0.0);
-                self.parts.metrics.assign_seconds.observe(waited_sec);
-                tracing::info!(
-                    delivery = pair.delivery_id,
-                    drone = pair.drone_id,
-                    waited_sec,
-                    "assigned"
-                );
+            if matches!(attempt.outcome, Outcome::Done) {
+                // One that is swapped was assigned before.
+                if delivery.record.assigned_at.is_none_or(|at| at >= now) {
+                    let waited_sec = (now - delivery.record.timestamp).max(0.0);
+                    self.parts.metrics.assign_seconds.observe(waited_sec);
+                } else if wanted == Wanted::Assigned {
+                    self.parts.metrics.swaps.inc();
+                }
                 self.publish(DeliveryEvent::DeliveryAssigned, &delivery.record);
             }
             self.mirror.put_order(delivery, now);
         }
-        match attempt.outcome {
-            Outcome::Assigned => return,
+        self.note_outcome(pair, attempt.outcome, "assignment", now);
+    }
+
+    /// Takes note of an attempt that came to nothing: who is looked at again, and who is left alone for a while.
+    pub(super) fn note_outcome(&mut self, pair: &Assignment, outcome: Outcome, what: &'static str, now: f64) {
+        match outcome {
+            Outcome::Done => return,
             Outcome::LockHeld => {}
             Outcome::Overtaken => {
-                self.parts.metrics.lost_race("assignment");
+                self.parts.metrics.lost_race(what);
                 self.reread.insert(pair.delivery_id.clone());
                 self.fleet_due.again();
                 return;
             }
             Outcome::Failed(error) => {
-                self.note_failure("assignment not completed", &pair.delivery_id, &error);
+                self.note_failure(&format!("{what} not completed"), &pair.delivery_id, &error);
                 self.reread.insert(pair.delivery_id.clone());
                 self.fleet_due.again();
             }
@@ -125,7 +175,20 @@ impl Engine {
 }
 
 impl Context<'_> {
-    async fn attempt(&self, pair: &Assignment) -> Attempt {
+    /// As [`Self::attempt`], as a span of the order's trace, which its calls of the KV belong to.
+    async fn attempt_traced(&self, pair: &Assignment, wanted: Wanted, mut span: Span, tracer: &Tracer) -> Attempt {
+        let scope = Scope::new(span.context().clone(), tracer);
+        let attempt = trace::within(scope, self.attempt(pair, wanted, &span)).await;
+        match &attempt.outcome {
+            Outcome::Done => {}
+            Outcome::LockHeld => span.failed("somebody else holds a lock"),
+            Outcome::Overtaken => span.failed("overtaken"),
+            Outcome::Failed(error) => span.failed(error),
+        }
+        attempt
+    }
+
+    async fn attempt(&self, pair: &Assignment, wanted: Wanted, span: &Span) -> Attempt {
         let locks = [keys::delivery_lock(&pair.delivery_id), keys::drone_lock(&pair.drone_id)];
         let mut ops: Vec<BatchOp> = locks.iter().map(|name| self.lock(name)).collect();
         ops.push(op::get(keys::delivery(&pair.delivery_id)));
@@ -135,10 +198,7 @@ impl Context<'_> {
             Ok(results) => results,
             // A lock that was taken without our learning its token frees itself.
             Err(error) => {
-                return Attempt {
-                    outcome: Outcome::Failed(error),
-                    ..Attempt::default()
-                };
+                return Attempt::failed(error);
             }
         };
         let tokens: Vec<(&String, String)> = locks
@@ -150,7 +210,7 @@ impl Context<'_> {
             })
             .collect();
         let attempt = if tokens.len() == locks.len() {
-            self.under_locks(pair, results).await
+            self.under_locks(pair, wanted, results, span).await
         } else {
             let failed = results.into_iter().find_map(|result| match result {
                 OpResult::Failed(error) => Some(error),
@@ -185,29 +245,37 @@ impl Context<'_> {
     }
 
     /// The part under both locks: `results` ends with the two reads.
-    async fn under_locks(&self, pair: &Assignment, mut results: Vec<OpResult>) -> Attempt {
+    async fn under_locks(&self, pair: &Assignment, wanted: Wanted, mut results: Vec<OpResult>, span: &Span) -> Attempt {
         let drone = read::<Drone>(results.pop());
         let delivery = read::<Delivery>(results.pop());
-        let (delivery, drone) = match (delivery, drone) {
-            (Ok(Some(delivery)), Ok(Some(drone))) => (delivery, drone),
-            (Err(error), _) | (_, Err(error)) => {
-                return Attempt {
-                    outcome: Outcome::Failed(error),
-                    ..Attempt::default()
-                };
-            }
-            (delivery, drone) => {
-                let (delivery, drone) = (delivery.unwrap_or_default(), drone.unwrap_or_default());
-                return Attempt {
-                    delivery,
-                    drone,
-                    outcome: Outcome::Overtaken,
-                };
-            }
-        };
+        match (delivery, drone) {
+            (Ok(Some(delivery)), Ok(Some(drone))) => match wanted {
+                // Boxed: what goes on in here is large, and several go on at once.
+                Wanted::TakenBack => Box::pin(self.take_back(pair, delivery, drone, span)).await,
+                _ => Box::pin(self.give(pair, delivery, drone, wanted, span)).await,
+            },
+            (Err(error), _) | (_, Err(error)) => Attempt::failed(error),
+            (delivery, drone) => Attempt {
+                delivery: delivery.unwrap_or_default(),
+                drone: drone.unwrap_or_default(),
+                outcome: Outcome::Overtaken,
+            },
+        }
+    }
+
+    async fn give(
+        &self,
+        pair: &Assignment,
+        delivery: Seen<Delivery>,
+        drone: Seen<Drone>,
+        wanted: Wanted,
+        span: &Span,
+    ) -> Attempt {
         let fit = fitness(&drone.record, &delivery.record, self.now, self.zones, self.rules);
-        let (Ok(_), Ok(busy), Ok(assigned)) = (
-            fit,
+        // Who had it a moment ago was fit when it took it.
+        let is_fit = fit.is_ok() || wanted == Wanted::Returned;
+        let (true, Ok(busy), Ok(mut assigned)) = (
+            is_fit,
             drone.record.take(&pair.delivery_id),
             delivery.record.assign(&pair.drone_id, self.now),
         ) else {
@@ -217,6 +285,11 @@ impl Context<'_> {
                 outcome: Outcome::Overtaken,
             };
         };
+        if wanted == Wanted::Returned {
+            assigned.swaps = assigned.swaps.saturating_sub(1);
+        }
+        let outlook = outlook::flying(&assigned, &drone.record, self.now, self.zones, self.rules);
+        let assigned = traces::at(assigned.expecting(outlook), span);
         self.swap_both(
             pair,
             Both {
@@ -245,20 +318,14 @@ impl Context<'_> {
         let ops = match ops {
             Ok(ops) => ops,
             Err(error) => {
-                return Attempt {
-                    outcome: Outcome::Failed(error),
-                    ..Attempt::default()
-                };
+                return Attempt::failed(error);
             }
         };
         // In order: the delivery is only touched once the drone is ours.
         let mut results = match self.store.batch(ops, true).await {
             Ok(results) => results,
             Err(error) => {
-                return Attempt {
-                    outcome: Outcome::Failed(error),
-                    ..Attempt::default()
-                };
+                return Attempt::failed(error);
             }
         };
         let second = results.pop().map(OpResult::into_swap);
@@ -266,10 +333,7 @@ impl Context<'_> {
         let busy = match first {
             Some(Ok(Swap::Done(version))) => Seen { record: busy, version },
             Some(Err(error)) => {
-                return Attempt {
-                    outcome: Outcome::Failed(error),
-                    ..Attempt::default()
-                };
+                return Attempt::failed(error);
             }
             // The simulator or somebody else wrote the drone in between.
             _ => return Attempt::default(),
@@ -281,7 +345,7 @@ impl Context<'_> {
                     version,
                 }),
                 drone: Some(busy),
-                outcome: Outcome::Assigned,
+                outcome: Outcome::Done,
             },
             // It may yet take effect: undoing the drone now could leave a delivery with a drone that flies another.
             Some(Err(error)) if error.is_outcome_unknown() => Attempt {
@@ -335,7 +399,7 @@ impl Context<'_> {
     }
 
     /// Frees the drone again. When that fails too, reconciling finds a busy drone whose delivery is not its own.
-    async fn undo(&self, pair: &Assignment, busy: Seen<Drone>) -> Option<Seen<Drone>> {
+    pub(super) async fn undo(&self, pair: &Assignment, busy: Seen<Drone>) -> Option<Seen<Drone>> {
         let mut seen = busy;
         for _ in 0..CAS_ATTEMPTS {
             let Ok(idle) = seen.record.release(&pair.delivery_id) else {

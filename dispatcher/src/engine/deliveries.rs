@@ -1,6 +1,6 @@
 //! Moving deliveries along: refusing what cannot be flown, advancing what has got somewhere, ending what is done.
 
-use domain::delivery::{Delivery, DeliveryStatus, REASON_OUT_OF_AREA, REASON_OUT_OF_RANGE};
+use domain::delivery::{Delivery, DeliveryStatus, REASON_NO_FLY_ZONE, REASON_OUT_OF_AREA, REASON_OUT_OF_RANGE};
 use domain::events::DeliveryEvent;
 use domain::keys;
 use kv_client::{KvError, Swap, op};
@@ -9,6 +9,7 @@ use super::Engine;
 use crate::advance;
 use crate::fleet::{Change, DroneChange};
 use crate::mirror::Seen;
+use crate::traces;
 
 /// A delivery's next record, and what there will be to tell.
 pub(super) struct Transition {
@@ -16,9 +17,25 @@ pub(super) struct Transition {
     pub(super) events: Vec<DeliveryEvent>,
 }
 
+impl Transition {
+    /// What becomes of a delivery without its drone: it waits again, or with the parcel on board it fails.
+    pub(super) fn drone_lost(record: &Delivery, now: f64) -> Option<Self> {
+        let next = record.drone_lost(now).ok()?;
+        let event = if next.status.is_open() {
+            DeliveryEvent::DeliveryPending
+        } else {
+            DeliveryEvent::DeliveryFailed
+        };
+        Some(Self {
+            next,
+            events: vec![event],
+        })
+    }
+}
+
 impl Engine {
-    /// Looks once at each new order: outside the area, or out of everybody's range, it fails at once instead of waiting for
-    /// ever; else it counts from now on.
+    /// Looks once at each new order, and again when the zones have changed: outside the area, in a no-fly zone, or out of everybody's range,
+    /// it fails at once instead of waiting for ever; else it counts from now on.
     pub(super) async fn screen(&mut self) -> Result<(), KvError> {
         let now = self.now();
         let (zones, energy) = (&self.zones, &self.parts.rules.energy);
@@ -27,6 +44,11 @@ impl Engine {
             let record = &order.seen.record;
             let reason = if zones.zone_of(record.origin).is_none() || zones.zone_of(record.destination).is_none() {
                 REASON_OUT_OF_AREA
+            } else if [record.origin, record.destination]
+                .iter()
+                .any(|end| zones.no_fly.zone_of(*end).is_some())
+            {
+                REASON_NO_FLY_ZONE
             } else if !energy.could_ever_fly(record.origin, record.destination, zones) {
                 REASON_OUT_OF_RANGE
             } else {
@@ -34,7 +56,6 @@ impl Engine {
                 continue;
             };
             if let Ok(next) = record.fail(reason, now) {
-                tracing::info!(delivery = next.id, reason, "nobody can fly this order");
                 failed.push(Transition {
                     next,
                     events: vec![DeliveryEvent::DeliveryFailed],
@@ -59,14 +80,36 @@ impl Engine {
         self.change_deliveries(steps).await.map(drop)
     }
 
+    /// Marks drones that have been silent for too long as lost and takes their orders from them; takes back who is heard of again.
+    /// The drone comes first: from then on it flies nothing, whoever it is that looks at it. A crash in between is made good by
+    /// the next round, for which an order of a lost drone is reason enough.
+    pub(super) async fn lose_silent(&mut self) -> Result<(), KvError> {
+        let now = self.now();
+        let drones = self.mirror.drones.values().map(|seen| &seen.record);
+        let changes = self.mirror.silence.plan(drones, self.parts.rules.drone_lost_sec);
+        for change in &changes {
+            let (drone, change, why) = (&change.drone_id, change.change.name(), change.why);
+            tracing::warn!(drone, change, why, "a drone's silence");
+        }
+        self.change_drones(changes).await?;
+        let orphaned = self.mirror.orphaned();
+        let taken = orphaned
+            .filter_map(|record| Transition::drone_lost(record, now))
+            .collect();
+        self.change_deliveries(taken).await.map(drop)
+    }
+
     /// Makes transitions true, each by CAS from the record in the mirror, and tells about them; whatever has ended frees its
     /// drone and loses its open entry. Answers the ids of those that took place.
     pub(super) async fn change_deliveries(&mut self, transitions: Vec<Transition>) -> Result<Vec<String>, KvError> {
         let mut ops = Vec::new();
         let mut sent = Vec::new();
-        for transition in transitions {
+        for mut transition in transitions {
+            let span = self.traces.step(&transition.next, &transition.events);
+            transition.next = traces::at(transition.next, &span);
             let id = &transition.next.id;
             let Some(order) = self.mirror.orders.get(id) else {
+                span.discard();
                 continue;
             };
             ops.push(op::cas(
@@ -74,7 +117,7 @@ impl Engine {
                 Some(&order.seen.version),
                 &transition.next,
             )?);
-            sent.push(transition);
+            sent.push((transition, span));
         }
         if ops.is_empty() {
             return Ok(Vec::new());
@@ -83,14 +126,20 @@ impl Engine {
         let results = self.batch(ops).await;
         if results.is_err() {
             // Nobody knows which of them took place.
+            for (_, span) in &mut sent {
+                span.failed("the KV did not say what became of it");
+            }
             self.reread
-                .extend(sent.iter().map(|transition| transition.next.id.clone()));
+                .extend(sent.iter().map(|(transition, _)| transition.next.id.clone()));
         }
         let (mut changed, mut ended) = (Vec::new(), Vec::new());
-        for (Transition { next, events }, result) in sent.into_iter().zip(results?) {
+        for ((Transition { next, events }, mut span), result) in sent.into_iter().zip(results?) {
             match result.into_swap() {
                 Ok(Swap::Done(version)) => {
                     for event in events {
+                        if event == DeliveryEvent::DeliveryPending {
+                            self.parts.metrics.reassigned.inc();
+                        }
                         self.publish(event, &next);
                     }
                     changed.push(next.id.clone());
@@ -101,10 +150,13 @@ impl Engine {
                     self.mirror.put_order(Seen { record: next, version }, now);
                 }
                 Ok(swap) => {
+                    // Somebody else took the step, or another one.
+                    span.discard();
                     self.parts.metrics.lost_race("delivery");
                     self.adopt_delivery(&next.id, &swap, now);
                 }
                 Err(error) => {
+                    span.failed(&error);
                     self.note_failure("delivery not advanced", &next.id, &error);
                     self.reread.insert(next.id);
                 }
@@ -158,7 +210,6 @@ impl Engine {
         if delivery.status == DeliveryStatus::Delivered {
             let seconds = delivery.delivered_at.map_or(0.0, |at| at - delivery.timestamp);
             self.parts.metrics.deliver_seconds.observe(seconds.max(0.0));
-            tracing::info!(delivery = delivery.id, drone = delivery.drone_id, seconds, "delivered");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One round after the other: look, advance, repair, size, assign, charge.
+//! One round after the other: look, advance, miss the silent, repair, size, assign, charge.
 //!
 //! Promises, with any number of dispatchers, any of them killed at any point, and no help from the bus: no order gets two
 //! drones and no drone two orders; every transition is a CAS from the state that justified it; whatever a crash leaves
@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::delivery::Delivery;
+use domain::delivery::{Delivery, DeliveryStatus};
 use domain::drone::Drone;
 use domain::events::{DeliveryEvent, DeliveryStatusChanged};
 use domain::keys;
@@ -18,23 +18,31 @@ use kv_client::{BatchOp, KvError, OpResult, Swap, Versioned, op};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use trace::Tracer;
 
 use crate::charging;
 use crate::clock::Clock;
 use crate::fleet::{Change, DroneChange};
 use crate::hints::{Hints, Watch};
-use crate::limits::{BATCH_OPS_MAX, CAS_ATTEMPTS, HOLD_OFF_SEC, RETIRE_AFTER_SEC};
+use crate::limits::{
+    BATCH_OPS_MAX, CAS_ATTEMPTS, HOLD_OFF_SEC, OUTLOOK_EVERY_SEC, RETIRE_AFTER_SEC, SWAPS_PER_ORDER_SEC,
+};
 use crate::metrics::DispatchMetrics;
 use crate::mirror::{Complaints, Due, Mirror, Seen};
-use crate::policy::{Policy, Snapshot};
+use crate::outlook;
+use crate::policy::Policy;
 use crate::rules::Rules;
 use crate::scale;
 use crate::store::Store;
+use crate::traces::Traces;
 
 mod assign;
 mod deliveries;
+mod outlooks;
 mod reconcile;
 mod refresh;
+mod snapshot;
+mod take_back;
 
 /// What an [`Engine`] is made of.
 pub struct Parts {
@@ -63,6 +71,7 @@ pub struct Engine {
     fleet_due: Due,
     sweep_due: Due,
     reconcile_due: Due,
+    outlook_due: Due,
     /// Where the next sweep of `open:` goes on; `None` from the start.
     sweep_after: Option<String>,
     /// Records that the last sweep page read.
@@ -76,7 +85,11 @@ pub struct Engine {
     /// Orders and drones that somebody else has locked, or whose keys do not answer: until when they are left alone.
     hold_off: HashMap<String, f64>,
     surplus_since: Option<f64>,
+    swaps_due: Due,
+    /// What [`Mirror::changes`] was when swaps were last looked for.
+    swaps_seen: Option<u64>,
     complaints: Complaints,
+    traces: Traces,
 }
 
 /// What a round came to.
@@ -100,6 +113,7 @@ impl Engine {
             fleet_due: Due::default(),
             sweep_due: Due::default(),
             reconcile_due: Due::default(),
+            outlook_due: Due::default(),
             sweep_after: None,
             swept: 0,
             reread: BTreeSet::new(),
@@ -107,8 +121,18 @@ impl Engine {
             suspects: HashMap::new(),
             hold_off: HashMap::new(),
             surplus_since: None,
+            swaps_due: Due::default(),
+            swaps_seen: None,
             complaints: Complaints::default(),
+            traces: Traces::default(),
         }
+    }
+
+    /// The same, recording what becomes of orders that are traced.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.traces.tracer = tracer;
+        self
     }
 
     /// One round: reads what is due or hinted at, and does everything that can be done now.
@@ -117,11 +141,13 @@ impl Engine {
     /// When the KV does not answer; whatever had been done by then stands, and the next round goes on.
     pub async fn round(&mut self, hints: Hints) -> Result<RoundReport, KvError> {
         let started = Instant::now();
+        self.traces.flights = hints.contexts;
         self.refresh_zones().await?;
         self.refresh_fleet(hints.drones).await?;
         self.refresh_orders(hints.orders).await?;
         self.screen().await?;
         self.advance().await?;
+        self.lose_silent().await?;
         self.reconcile().await?;
         self.wake().await?;
         let again = self.match_and_charge().await?;
@@ -140,6 +166,18 @@ impl Engine {
     #[must_use]
     pub fn watches(&self) -> HashMap<String, Watch> {
         self.mirror.watches()
+    }
+
+    /// Whether the order `id` is in the queue of those that wait for a drone.
+    #[must_use]
+    pub fn has_queued(&self, id: &str) -> bool {
+        self.status_of(id) == Some(DeliveryStatus::Pending)
+    }
+
+    /// What the mirror has of the order `id`; `None` when it does not know it.
+    #[must_use]
+    pub fn status_of(&self, id: &str) -> Option<DeliveryStatus> {
+        self.mirror.orders.get(id).map(|order| order.seen.record.status)
     }
 
     fn now(&self) -> f64 {
@@ -177,39 +215,51 @@ impl Engine {
         self.change_drones(changes).await.map(drop)
     }
 
+    /// Whether the next plan is to look for swaps. Without news a plan that was the best still is, so there is nothing to find out while nobody
+    /// waits; and in large fleets not every event is worth a look at all that fly.
+    fn wants_swaps(&mut self, now: f64) -> bool {
+        let changes = Some(self.mirror.changes());
+        let is_news = self.swaps_seen != changes || self.mirror.pending().next().is_some();
+        let every_sec = self.mirror.orders_to_fetch() * SWAPS_PER_ORDER_SEC;
+        let is_wanted = is_news && self.swaps_due.is_due(now, every_sec);
+        if is_wanted {
+            self.swaps_seen = changes;
+            self.swaps_due.done(now);
+        }
+        is_wanted
+    }
+
     /// Assigns what can be assigned and sends drones to charge. True when another round right away may assign more.
     async fn match_and_charge(&mut self) -> Result<bool, KvError> {
         let now = self.now();
+        let held_off = self.hold_off.len();
         self.hold_off
             .retain(|_, until| (0.0..=HOLD_OFF_SEC).contains(&(*until - now)));
-        let free_to_touch = |id: &str| !self.hold_off.contains_key(id);
-        let snapshot = Snapshot {
-            now,
-            zones: &self.zones,
-            pending: self.mirror.pending().filter(|order| free_to_touch(&order.id)).collect(),
-            drones: self
-                .mirror
-                .drones
-                .values()
-                .map(|seen| &seen.record)
-                .filter(|drone| free_to_touch(&drone.id))
-                .collect(),
-            flights: (self.mirror.flights())
-                .map(|(delivery, drone)| (drone.id.as_str(), &delivery.record))
-                .collect(),
-        };
+        if self.hold_off.len() < held_off {
+            // Who was left alone until now may be part of a swap.
+            self.swaps_seen = None;
+        }
+        let wants_swaps = self.wants_swaps(now);
+        let carriers: Vec<(&Drone, &Delivery)> = self.mirror.carriers().collect();
+        let snapshot = self.snapshot(now, wants_swaps);
         let plan = self.parts.policy.plan(&snapshot, &self.parts.rules);
-        let charging = charging::plan(&snapshot, &plan, &self.parts.rules);
+        let mut charging = charging::plan(&snapshot, &plan, &self.parts.rules);
+        charging.extend(charging::with_parcels(&carriers, &self.zones, &self.parts.rules));
+        let outlook_due = self.outlook_due.is_due(now, OUTLOOK_EVERY_SEC);
+        let outlooks = outlook_due.then(|| outlook::waiting(&snapshot, &plan, &self.parts.rules));
         let fell_back = plan.fell_back;
-        let assignments = plan.assignments;
+        let (taken_back, assignments) = (plan.taken_back, plan.assignments);
         if let Some(stopped) = fell_back {
             self.parts.metrics.fallbacks.inc();
             if self.complaints.may("policy", now) {
                 tracing::warn!(%stopped, "too much to decide at once; greedy decided");
             }
         }
-        let again = self.assign(assignments).await;
+        let again = self.swap(taken_back, assignments).await;
         let applied = self.change_drones(charging).await?;
+        if let Some(outlooks) = outlooks {
+            self.tell_outlooks(outlooks).await?;
+        }
         Ok(again || applied.iter().any(|change| change.change.frees()))
     }
 
@@ -225,6 +275,10 @@ impl Engine {
                 let Some(seen) = self.mirror.drones.get(&change.drone_id) else {
                     continue;
                 };
+                if !charging::is_within_reach(&change.change, &seen.record, &self.zones, &self.parts.rules) {
+                    tracing::debug!(drone = change.drone_id, "its battery is no longer enough for that");
+                    continue;
+                }
                 match change.change.apply(&seen.record) {
                     Ok(Some(next)) => {
                         ops.push(op::cas(keys::drone(&change.drone_id), Some(&seen.version), &next)?);
@@ -265,7 +319,13 @@ impl Engine {
         let (drone, what, why) = (&change.drone_id, change.change.name(), change.why);
         self.parts.metrics.drone_change(what);
         match &change.change {
-            Change::Charge { .. } | Change::Charged { .. } | Change::Missed { .. } if self.parts.rules.debug_charge => {
+            Change::Charge { .. }
+            | Change::TopUp
+            | Change::Divert { .. }
+            | Change::Charged { .. }
+            | Change::Missed { .. }
+                if self.parts.rules.debug_charge =>
+            {
                 tracing::info!(
                     drone,
                     what,
@@ -314,6 +374,7 @@ impl Engine {
 
     fn publish(&self, kind: DeliveryEvent, delivery: &Delivery) {
         self.parts.metrics.transition(kind.name());
+        self.traces.log(kind, delivery);
         let message = DeliveryStatusChanged {
             kind,
             delivery_id: delivery.id.clone(),

@@ -5,21 +5,25 @@
 //! like one for an instant), on records read freshly, by CAS; so repairing twice, or while somebody else repairs, does nothing
 //! wrong. A drone that is busy with a delivery that has ended, is absent or belongs to another is freed; a delivery that still
 //! waits although a drone is busy with it gets that drone; a delivery whose drone does not hold it waits again, or, with the
-//! parcel on board, gets its drone back.
+//! parcel on board, gets its drone back, as soon as that has battery for the rest of the way.
 
 use std::collections::HashMap;
 
 use domain::delivery::{Delivery, DeliveryStatus, Leg};
 use domain::drone::{Drone, DroneStatus};
+use domain::energy::FULL_PCT;
 use domain::events::DeliveryEvent;
 use domain::keys;
+use domain::zones::ZonesConfig;
 use kv_client::{KvError, OpResult, op};
 
 use super::deliveries::Transition;
 use super::{Engine, parse};
+use crate::charging;
 use crate::fleet::{Change, DroneChange};
 use crate::limits::{RECONCILE_EVERY_SEC, RECONCILE_GRACE_SEC};
 use crate::mirror::{Seen, holds};
+use crate::rules::Rules;
 
 /// A drone and a delivery that contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,7 +47,13 @@ pub(super) enum Repair {
 }
 
 /// What to do about a drone and a delivery, given what the KV holds of both now.
-pub(super) fn repair(drone: Option<&Drone>, delivery: Option<&Delivery>, suspect: &Suspect) -> Repair {
+pub(super) fn repair(
+    drone: Option<&Drone>,
+    delivery: Option<&Delivery>,
+    suspect: &Suspect,
+    zones: &ZonesConfig,
+    rules: &Rules,
+) -> Repair {
     let Some(delivery_id) = &suspect.delivery_id else {
         return match drone {
             Some(drone) if !drone.is_consistent() => Repair::Drone(Change::Mend, "status and delivery contradict"),
@@ -63,17 +73,28 @@ pub(super) fn repair(drone: Option<&Drone>, delivery: Option<&Delivery>, suspect
             "its delivery is not its own",
         ),
         (false, true, Some(delivery)) if delivery.leg == Some(Leg::ToDestination) => match drone {
-            // It has the parcel on board: it goes on, unless it flies another one by now.
-            Some(drone) if drone.status != DroneStatus::Busy => Repair::Drone(
-                Change::Resume {
-                    delivery_id: delivery_id.clone(),
-                },
-                "its parcel is on board",
-            ),
+            // It has the parcel on board, unless it flies another one by now or is lost.
+            Some(drone) if !matches!(drone.status, DroneStatus::Busy | DroneStatus::Lost) => {
+                carry_on(drone, delivery, zones, rules)
+            }
             _ => Repair::DroneLost,
         },
         (false, true, _) => Repair::DroneLost,
     }
+}
+
+/// The drone goes on with the parcel if its battery takes it there; else it has to charge first, which [`charging::with_parcels`] sees to. One
+/// that is full where it charges, and still cannot, never will.
+fn carry_on(drone: &Drone, delivery: &Delivery, zones: &ZonesConfig, rules: &Rules) -> Repair {
+    if charging::can_carry_on(drone, delivery.destination, zones, rules) {
+        let resume = Change::Resume {
+            delivery_id: delivery.id.clone(),
+            destination: delivery.destination,
+        };
+        return Repair::Drone(resume, "its parcel is on board");
+    }
+    let can_gain = zones.nearest_charge(drone.pos).is_some() && !drone.is_charged(FULL_PCT);
+    if can_gain { Repair::None } else { Repair::DroneLost }
 }
 
 impl Engine {
@@ -174,6 +195,8 @@ impl Engine {
                 drone.as_ref().map(|seen| &seen.record),
                 delivery.as_ref().map(|seen| &seen.record),
                 &suspect,
+                &self.zones,
+                &self.parts.rules,
             );
             let open = delivery.as_ref().is_some_and(|seen| seen.record.status.is_open());
             if open
@@ -219,24 +242,9 @@ impl Engine {
                     }
                 }
                 (Repair::DroneLost, Some(record)) => {
-                    if let Ok(next) = record.drone_lost(now) {
-                        let status = next.status.name();
-                        tracing::warn!(
-                            drone = suspect.drone_id,
-                            delivery = next.id,
-                            status,
-                            "took a delivery from a drone that does not hold it"
-                        );
+                    if let Some(transition) = Transition::drone_lost(&record, now) {
                         self.parts.metrics.repair("drone_lost");
-                        let event = if next.status.is_open() {
-                            DeliveryEvent::DeliveryPending
-                        } else {
-                            DeliveryEvent::DeliveryFailed
-                        };
-                        transitions.push(Transition {
-                            next,
-                            events: vec![event],
-                        });
+                        transitions.push(transition);
                     }
                 }
                 (Repair::Assign | Repair::DroneLost, None) => {}

@@ -35,7 +35,12 @@ impl Engine {
         let Some(found) = found else { return Ok(()) };
         match parse::<ZonesConfig>(found) {
             Ok(zones) => match zones.record.check() {
-                Ok(()) => self.zones = zones.record,
+                // Equal ones have computed their ways already.
+                Ok(()) if zones.record == self.zones => {}
+                Ok(()) => {
+                    self.zones = zones.record;
+                    self.mirror.screen_again();
+                }
                 Err(error) => self.complain(keys::ZONES_CONFIG, &error),
             },
             Err(error) => self.complain(keys::ZONES_CONFIG, &error),
@@ -71,6 +76,8 @@ impl Engine {
                 }
             }
             self.mirror.drones.retain(|id, _| present.contains(id));
+            let lost_sec = self.parts.rules.drone_lost_sec;
+            self.mirror.silence.looked(now, lost_sec, |id| present.contains(id));
             self.fleet_due.done(now);
         } else if !hinted.is_empty() {
             let ids: Vec<String> = hinted

@@ -36,10 +36,10 @@ pub(super) fn plan<'a>(snapshot: &Snapshot<'a>, rules: &Rules) -> Plan<'a> {
         // What does not depend on the drone is computed once; most drones then cost one distance.
         let loaded_km = loaded_and_home_km(order.origin, order.destination, snapshot.zones);
         for (index, drone) in candidates.iter().enumerate() {
-            if !rules
-                .energy
-                .feasible(drone.battery, drone.pos.distance_km(order.origin) + loaded_km)
-            {
+            if !rules.energy.feasible(
+                drone.battery,
+                snapshot.zones.way_km(drone.pos, order.origin) + loaded_km,
+            ) {
                 plan.misses.entry(&drone.id).or_default().push(&order.id);
                 continue;
             }

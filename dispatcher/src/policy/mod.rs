@@ -7,6 +7,7 @@
 //! - [`optimal`]: everybody at once, at the least total cost, with drones that will be free soon counted in.
 //! - [`greedy`]: the classic, oldest order first, nearest fit drone.
 
+pub(crate) mod ahead;
 pub mod greedy;
 pub mod optimal;
 
@@ -15,8 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use clap::ValueEnum;
 use dispatch_sim::Stopped;
-use domain::delivery::Delivery;
-use domain::drone::{Drone, DroneStatus};
+use domain::delivery::{Delivery, Leg};
+use domain::drone::Drone;
 use domain::energy::loaded_and_home_km;
 use domain::zones::{ZoneRank, ZonesConfig};
 
@@ -35,6 +36,8 @@ pub struct Snapshot<'a> {
     pub drones: Vec<&'a Drone>,
     /// Orders that a drone flies, by the drone's id.
     pub flights: HashMap<&'a str, &'a Delivery>,
+    /// Of these, oldest first, the orders that may be given to another drone: [`may_be_taken_back`].
+    pub swappable: Vec<&'a Delivery>,
 }
 
 /// One order for one drone.
@@ -49,6 +52,9 @@ pub struct Assignment {
 /// What a policy decided.
 #[derive(Debug, Default)]
 pub struct Plan<'a> {
+    /// Orders to be taken back from the drone that flies to their pick-up, with that drone, oldest first: before the assignments, in which the
+    /// order or the drone occurs.
+    pub taken_back: Vec<Assignment>,
     /// To be made true, oldest order first.
     pub assignments: Vec<Assignment>,
     /// Orders that wait for a drone that flies or charges yet, oldest first. Nothing is reserved by it: the next plan may decide otherwise.
@@ -75,7 +81,7 @@ pub struct Promise {
 pub enum Unfit {
     /// Not of a class that carries the parcel.
     Class,
-    /// Not idle, or holding a delivery.
+    /// Neither idle nor topping up, or holding a delivery.
     NotIdle,
     /// At or below critical battery.
     Critical,
@@ -127,6 +133,18 @@ impl Policy {
     pub const fn pools_classes(self) -> bool {
         matches!(self, Self::Optimal)
     }
+
+    /// Whether orders are taken from drones on their way to the pick-up and given to better ones.
+    #[must_use]
+    pub const fn swaps(self) -> bool {
+        matches!(self, Self::Optimal)
+    }
+
+    /// Whether drones that no order needs top up their batteries, ready to be taken for an order at any moment.
+    #[must_use]
+    pub const fn tops_up(self) -> bool {
+        matches!(self, Self::Optimal)
+    }
 }
 
 /// Whether `drone` can take `order` now, and how well it suits.
@@ -140,7 +158,7 @@ pub fn fitness(drone: &Drone, order: &Delivery, now: f64, zones: &ZonesConfig, r
     if !is_free(drone) {
         return Err(Unfit::NotIdle);
     }
-    let pickup_km = drone.pos.distance_km(order.origin);
+    let pickup_km = zones.way_km(drone.pos, order.origin);
     let loaded_km = loaded_and_home_km(order.origin, order.destination, zones);
     check(drone.battery, pickup_km, loaded_km, now - order.timestamp, rules)?;
     Ok(Score {
@@ -151,8 +169,24 @@ pub fn fitness(drone: &Drone, order: &Delivery, now: f64, zones: &ZonesConfig, r
     })
 }
 
+/// Whether `order` may be taken back from `drone`, which holds it: before the pick-up, not too often, and not from one that is there already or
+/// that nobody moves.
+#[must_use]
+pub fn may_be_taken_back(order: &Delivery, drone: &Drone, now: f64, rules: &Rules) -> bool {
+    order.swaps < rules.swaps_max
+        && order.status.has_drone()
+        && order.leg != Some(Leg::ToDestination)
+        && !drone.is_frozen(now)
+        && !is_at_pickup(drone, order, rules)
+}
+
+/// Whether `drone` is where `order` is picked up.
+pub(crate) fn is_at_pickup(drone: &Drone, order: &Delivery, rules: &Rules) -> bool {
+    drone.pos.distance_km(order.origin) <= rules.arrive_eps_km
+}
+
 /// What holds of every drone that takes an order, wherever it will be then.
-fn check(
+pub(crate) fn check(
     battery_pct: f64,
     pickup_km: f64,
     loaded_and_home_km: f64,
@@ -172,28 +206,22 @@ fn check(
 }
 
 fn is_free(drone: &Drone) -> bool {
-    drone.status == DroneStatus::Idle && drone.current_delivery.is_none()
+    drone.is_available()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashSet;
 
     use domain::geo::Point;
     use proptest::prelude::{Strategy, prop, prop_assert, prop_assert_eq, proptest};
 
-    use super::{Policy, Snapshot, Unfit, fitness};
-    use crate::testing::{drone, order, rules, zones};
+    use super::{Policy, Unfit, fitness};
+    use crate::testing::{drone, order, rules, snapshot, zones};
 
     fn choose(drones: &[domain::drone::Drone], orders: &[domain::delivery::Delivery]) -> Vec<(String, String)> {
         let zones = zones();
-        let snapshot = Snapshot {
-            now: 0.0,
-            zones: &zones,
-            pending: orders.iter().collect(),
-            drones: drones.iter().collect(),
-            flights: HashMap::new(),
-        };
+        let snapshot = snapshot(&zones, orders, drones);
         let plan = Policy::Greedy.plan(&snapshot, &rules());
         plan.assignments
             .into_iter()
@@ -282,7 +310,7 @@ mod tests {
             let zones = zones();
             let drones: Vec<_> = (1..).zip(&fleet).map(|(number, (pos, battery))| drone(number, *pos, *battery)).collect();
             let orders: Vec<_> = (0..).zip(&orders).map(|(number, (origin, kg))| order(&format!("{number:03}"), *origin, *kg)).collect();
-            let snapshot = Snapshot { now: 0.0, zones: &zones, pending: orders.iter().collect(), drones: drones.iter().collect(), flights: HashMap::new() };
+            let snapshot = snapshot(&zones, &orders, &drones);
             let rules = rules();
             let plan = Policy::Greedy.plan(&snapshot, &rules);
             let mut used = HashSet::new();

@@ -1,8 +1,9 @@
 //! A city without network and without waiting: an in-memory KV that can crash at any operation and checks the house's
 //! invariants at every write, a clock that only moves when told to, and a small simulator of the fleet.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -13,8 +14,9 @@ use dispatcher::metrics::DispatchMetrics;
 use dispatcher::policy::Policy;
 use dispatcher::rules::{Autoscale, Pace, Rules};
 use dispatcher::store::Store;
-use domain::delivery::{Delivery, DeliveryStatus, OpenEntry};
-use domain::drone::{Drone, DroneStatus};
+use domain::chargers;
+use domain::delivery::{Delivery, DeliveryStatus, Leg, OpenEntry};
+use domain::drone::{Drone, DroneStatus, HEARTBEAT_SEC};
 use domain::energy::EnergyModel;
 use domain::events::DeliveryStatusChanged;
 use domain::geo::Point;
@@ -26,7 +28,10 @@ use kv_client::{BatchOp, KvError, OpResult, Page, Swap, Version, Versioned};
 use serde::Serialize;
 use serde_json::Value;
 use service::metrics::Metrics;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+
+/// An order may be neither queued nor with exactly one drone for so many seconds: what a crash leaves half-done is repaired within.
+const UNBOUND_MAX_SEC: f64 = 3.0;
 
 /// Seconds per step of the world.
 pub(crate) const STEP_SEC: f64 = 0.2;
@@ -83,6 +88,8 @@ struct Inner {
     entries: BTreeMap<String, (Value, u64)>,
     locks: BTreeMap<String, (String, f64)>,
     counter: u64,
+    /// Writes per key.
+    writes: BTreeMap<String, usize>,
     ops: usize,
     crash_at: Option<(usize, CrashMode)>,
     down: bool,
@@ -138,6 +145,13 @@ impl MemoryKv {
             .collect()
     }
 
+    /// Writes so far to keys that begin so.
+    pub(crate) fn writes(&self, prefix: &str) -> usize {
+        let inner = self.lock();
+        let keys = inner.writes.iter().filter(|(key, _)| key.starts_with(prefix));
+        keys.map(|(_, count)| count).sum()
+    }
+
     /// Operations since the last [`Self::crash_at`].
     pub(crate) fn ops(&self) -> usize {
         self.lock().ops
@@ -161,6 +175,7 @@ impl Inner {
     fn write(&mut self, key: &str, value: Value) -> u64 {
         check_transition(key, self.entries.get(key).map(|(value, _)| value), &value);
         self.counter += 1;
+        *self.writes.entry(key.to_owned()).or_default() += 1;
         self.entries.insert(key.to_owned(), (value, self.counter));
         self.counter
     }
@@ -253,6 +268,64 @@ fn check_transition(key: &str, old: Option<&Value>, new: &Value) {
     }
 }
 
+/// A way to the KV on which one call is held up as long as one likes: its dispatcher is stopped there (SIGSTOP, a pause of the
+/// machine, a slow network) and later goes on as if nothing had happened.
+pub(crate) struct LateKv {
+    kv: Arc<MemoryKv>,
+    calls_left: AtomicUsize,
+    is_open: AtomicBool,
+    reached: Notify,
+    opened: Notify,
+}
+
+impl LateKv {
+    /// Holds up the call number `at`, counted from 0.
+    pub(crate) fn new(kv: &Arc<MemoryKv>, at: usize) -> Arc<Self> {
+        Arc::new(Self {
+            kv: Arc::clone(kv),
+            calls_left: AtomicUsize::new(at + 1),
+            is_open: AtomicBool::new(false),
+            reached: Notify::new(),
+            opened: Notify::new(),
+        })
+    }
+
+    /// Waits until the call has come.
+    pub(crate) async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it pass.
+    pub(crate) fn open(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+        self.opened.notify_waiters();
+    }
+
+    async fn pass(&self) {
+        if self.is_open.load(Ordering::Relaxed) || self.calls_left.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        if self.calls_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let opened = self.opened.notified();
+            self.reached.notify_one();
+            opened.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for LateKv {
+    async fn batch(&self, ops: Vec<BatchOp>, ordered: bool) -> Result<Vec<OpResult>, KvError> {
+        self.pass().await;
+        self.kv.batch(ops, ordered).await
+    }
+
+    async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<Value>, KvError> {
+        self.pass().await;
+        self.kv.scan(prefix, after, limit).await
+    }
+}
+
 fn down() -> KvError {
     KvError::Unknown {
         detail: "the test stopped the KV here".to_owned(),
@@ -326,13 +399,18 @@ pub(crate) fn rules() -> Rules {
             charge_pct_per_sec: 25.0,
         },
         pools_classes: false,
+        swaps_max: 3,
+        swap_gain_min: 0.5,
         near_eps_km: 0.2,
         max_pickup_km: 20.0,
         pickup_grace_sec: 30.0,
         arrive_eps_km: 0.02,
         critical_battery_pct: 30.0,
+        charger_slots: 0,
         full_after_pct: 95.0,
+        top_up_below_pct: 0.0,
         early_charge_threshold: 5,
+        drone_lost_sec: 30.0,
         pending_scan_limit: 500,
         max_assign_per_round: 100,
         autoscale: None,
@@ -357,6 +435,8 @@ pub(crate) struct World {
     pub(crate) rules: Rules,
     /// Kilometres a drone flies per step.
     pub(crate) km_per_step: f64,
+    /// An order that the test itself has given to two drones.
+    pub(crate) given_to_two: Option<String>,
     /// Whether light drones fly 1.2 times as far, heavy ones 0.8 times.
     pub(crate) by_class: bool,
     /// Percent a drone charges per step.
@@ -365,6 +445,8 @@ pub(crate) struct World {
     outbox: mpsc::Sender<DeliveryStatusChanged>,
     pub(crate) engine: Engine,
     orders: u32,
+    /// Open orders that nobody would ever wake as things are: since when.
+    unbound: RefCell<BTreeMap<String, f64>>,
 }
 
 impl World {
@@ -376,6 +458,9 @@ impl World {
     /// The same under another policy.
     pub(crate) fn under(policy: Policy, drones: u32, mut rules: Rules) -> Self {
         rules.pools_classes = policy.pools_classes();
+        if !policy.swaps() {
+            rules.swaps_max = 0;
+        }
         let clock = Arc::new(ManualClock(AtomicU64::new(BEGIN_SEC * 1_000_000)));
         let kv = Arc::new(MemoryKv::new(Arc::clone(&clock)));
         let zones = ZonesConfig::rome(2, 2).unwrap();
@@ -385,7 +470,7 @@ impl World {
             kv.set(&keys::drone(&drone.id), &drone);
         }
         let (outbox, messages) = mpsc::channel(10_000);
-        let engine = engine(&kv, &clock, policy, &rules, &outbox);
+        let engine = engine(Arc::clone(&kv) as Arc<dyn Store>, &clock, policy, &rules, &outbox);
         Self {
             kv,
             clock,
@@ -393,23 +478,39 @@ impl World {
             policy,
             rules,
             km_per_step: 1.0,
+            given_to_two: None,
             by_class: false,
             charge_per_step: 5.0,
             messages,
             outbox,
             engine,
             orders: 0,
+            unbound: RefCell::default(),
         }
+    }
+
+    /// Somebody draws these no-fly zones, as settings have them.
+    pub(crate) fn draw(&mut self, no_fly: &str) {
+        let (zones, no_fly) = (self.zones.clone(), no_fly.parse().unwrap());
+        self.zones = zones.with_no_fly(no_fly).unwrap();
+        self.kv.set(keys::ZONES_CONFIG, &self.zones);
     }
 
     /// Another dispatcher over the same city.
     pub(crate) fn another_engine(&self) -> Engine {
-        engine(&self.kv, &self.clock, self.policy, &self.rules, &self.outbox)
+        self.engine_over(Arc::clone(&self.kv) as Arc<dyn Store>)
+    }
+
+    /// Another dispatcher, which reaches the KV by a way of its own.
+    pub(crate) fn engine_over(&self, store: Arc<dyn Store>) -> Engine {
+        engine(store, &self.clock, self.policy, &self.rules, &self.outbox)
     }
 
     /// The dispatcher is killed and started again: it has forgotten everything.
     pub(crate) fn restart(&mut self) {
         self.engine = self.another_engine();
+        // It has not looked yet.
+        self.unbound.borrow_mut().clear();
     }
 
     pub(crate) fn now(&self) -> f64 {
@@ -425,6 +526,7 @@ impl World {
             destination,
             weight,
             priority: None,
+            deadline: None,
         };
         let record = Delivery::new(id.clone(), &order, &self.zones, self.now());
         self.kv.set(
@@ -461,16 +563,28 @@ impl World {
     pub(crate) fn fleet(&self) -> Vec<Drone> {
         let keys = self.kv.keys(keys::DRONE_PREFIX);
         keys.iter()
-            .filter_map(|key| serde_json::from_value(self.kv.value(key)?).ok())
+            .filter_map(|key| {
+                serde_json::from_value::<Drone>(self.kv.value(key)?)
+                    .ok()
+                    .map(|drone| (key, drone))
+            })
+            // One under another's key would be written to the wrong place.
+            .filter(|(key, drone)| **key == keys::drone(&drone.id))
+            .map(|(_, drone)| drone)
             .collect()
     }
 
     /// The fleet moves for one step, and time passes.
     pub(crate) fn simulate(&self) {
         self.clock.advance(STEP_SEC);
-        for drone in self.fleet() {
-            let next = self.moved(&drone);
-            if next != drone && !drone.is_frozen(self.now()) {
+        let fleet = self.fleet();
+        let slots = u32::try_from(self.rules.charger_slots).unwrap();
+        let places = chargers::places(&fleet, &self.zones, slots, self.now());
+        for drone in fleet.iter().filter(|drone| !drone.is_frozen(self.now())) {
+            let mut next = self.moved(&drone.placed(places.get(&drone.id).copied()));
+            let is_quiet = drone.seen_at.is_none_or(|at| self.now() - at >= HEARTBEAT_SEC);
+            if next != *drone || is_quiet {
+                next.seen_at = Some(self.now());
                 self.kv.set(&keys::drone(&drone.id), &next);
             }
         }
@@ -486,17 +600,18 @@ impl World {
                     .and_then(|record| record.target())
             }
             DroneStatus::Charging | DroneStatus::Retiring => Some(drone.charge_target(&self.zones)),
-            DroneStatus::Idle | DroneStatus::Inactive => None,
+            DroneStatus::Idle | DroneStatus::Inactive | DroneStatus::Lost => None,
         };
         let charges = |pos: Point| self.zones.zones.iter().any(|zone| pos.is_at_charge(zone.charge));
         match target.filter(|target| *target != drone.pos) {
             Some(target) => {
                 let scale = if self.by_class { drone.kind.cruise_scale() } else { 1.0 };
-                let pos = drone.pos.move_towards(target, self.km_per_step * scale);
-                let spent = drone.pos.distance_km(pos) * self.rules.energy.battery_per_km;
+                let (pos, km) = self.zones.way(drone.pos, target).after(self.km_per_step * scale);
+                let spent = km * self.rules.energy.battery_per_km;
+                assert!(drone.battery > spent, "it would fall from the sky: {drone:?}");
                 drone.moved(pos, drone.battery - spent, charges(pos))
             }
-            None if charges(drone.pos) && matches!(drone.status, DroneStatus::Charging | DroneStatus::Retiring) => {
+            None if charges(drone.pos) && drone.charge_queue == Some(0) => {
                 drone.moved(drone.pos, drone.battery + self.charge_per_step, true)
             }
             None => drone.clone(),
@@ -555,6 +670,57 @@ impl World {
                 record.status
             );
         }
+        let mut held = BTreeMap::new();
+        for drone in self.fleet() {
+            if let Some(id) = drone.current_delivery {
+                let before = held.insert(id.clone(), drone.id.clone());
+                let is_given_to_two = self.given_to_two.as_ref() == Some(&id);
+                assert!(
+                    before.is_none() || is_given_to_two,
+                    "{before:?} and {} have {id}",
+                    drone.id
+                );
+            }
+        }
+        self.check_bound();
+    }
+
+    /// Every open order is either in the queue or bound to exactly one drone, but for an instant: none that nobody will ever wake.
+    fn check_bound(&self) {
+        let fleet = self.fleet();
+        let is_bound = |record: &Delivery| {
+            let mut holders = fleet.iter().filter(|drone| {
+                drone.status == DroneStatus::Busy && drone.current_delivery.as_ref() == Some(&record.id)
+            });
+            let (first, second) = (holders.next(), holders.next());
+            let holder = first.map(|drone| &drone.id);
+            // With the parcel on board it may have to charge before it can go on.
+            let carrier = fleet.iter().find(|drone| Some(&drone.id) == record.drone_id.as_ref());
+            let charges = carrier.is_some_and(|drone| drone.status == DroneStatus::Charging);
+            let is_carried = record.leg == Some(Leg::ToDestination) && charges && first.is_none();
+            is_carried
+                || second.is_none()
+                    && holder == record.drone_id.as_ref()
+                    && match record.status {
+                        DeliveryStatus::Pending => self.engine.has_queued(&record.id),
+                        _ => holder.is_some() && self.engine.status_of(&record.id).is_some(),
+                    }
+        };
+        let open = (self.kv.keys(keys::DELIVERY_PREFIX).into_iter())
+            .filter_map(|key| serde_json::from_value::<Delivery>(self.kv.value(&key)?).ok())
+            .filter(|record| record.status.is_open());
+        let mut before = self.unbound.borrow_mut();
+        let mut now_unbound = BTreeMap::new();
+        for record in open.filter(|record| !is_bound(record)) {
+            let since = before.get(&record.id).map_or(self.now(), |since| since.min(self.now()));
+            let for_sec = self.now() - since;
+            assert!(
+                for_sec <= UNBOUND_MAX_SEC,
+                "for {for_sec} s nobody minds {record:?}: {fleet:?}"
+            );
+            now_unbound.insert(record.id, since);
+        }
+        *before = now_unbound;
     }
 
     /// What must hold at rest.
@@ -579,14 +745,14 @@ impl World {
 }
 
 fn engine(
-    kv: &Arc<MemoryKv>,
+    store: Arc<dyn Store>,
     clock: &Arc<ManualClock>,
     policy: Policy,
     rules: &Rules,
     outbox: &mpsc::Sender<DeliveryStatusChanged>,
 ) -> Engine {
     Engine::new(Parts {
-        store: Arc::clone(kv) as Arc<dyn Store>,
+        store,
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         rules: rules.clone(),
         policy,

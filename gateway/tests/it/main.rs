@@ -6,6 +6,8 @@
 )]
 
 mod cancelling;
+mod cluster;
+mod events;
 mod orders;
 mod reads;
 mod world;

@@ -45,6 +45,47 @@ async fn an_order_is_stored_announced_and_listed() {
 }
 
 #[tokio::test]
+async fn an_order_says_on_whose_behalf_it_was_made() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let world = World::start().await;
+    let mut hints = world.bus.subscribe(&Topic::work("delivery_requests"), 10).await;
+    let order = |headers: &[(&'static str, &'static str)]| {
+        let request = world.client.post(world.url("/deliveries")).body(an_order().to_string());
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, *value))
+    };
+    let headers = [
+        ("traceparent", PARENT),
+        ("tracestate", "team=drones"),
+        ("x-request-id", "id-7"),
+    ];
+    let record: Value = order(&headers).send().await.unwrap().json().await.unwrap();
+    // Nothing is recorded here, so it is passed on as it came.
+    for (field, value) in [
+        ("traceparent", PARENT),
+        ("tracestate", "team=drones"),
+        ("request_id", "id-7"),
+    ] {
+        assert_eq!(record[field], value, "{record}");
+    }
+    let hint = hints.next().await.unwrap();
+    assert_eq!(hint.context.span.unwrap().traceparent().as_str(), PARENT);
+    assert_eq!(hint.context.request_id.as_deref(), Some("id-7"));
+    hint.ack().await;
+    // What breaks the rules is left out, and what did not come is not made up.
+    let headers = [
+        ("traceparent", "00-xyz"),
+        ("tracestate", "team=drones"),
+        ("x-request-id", "id 7"),
+    ];
+    let record: Value = order(&headers).send().await.unwrap().json().await.unwrap();
+    for field in ["traceparent", "tracestate", "request_id"] {
+        assert!(record.get(field).is_none(), "{record}");
+    }
+}
+
+#[tokio::test]
 async fn bad_orders_are_told_what_is_wrong() {
     let world = World::start().await;
     let with = |change: fn(&mut Value)| {
@@ -139,14 +180,12 @@ async fn a_key_is_one_order_whatever_the_spelling_and_never_another() {
     );
 }
 
-#[tokio::test]
-async fn fifty_racing_on_three_gateways_are_one_order() {
-    let world = World::with_gateways(3).await;
-    world.kv.delay(Duration::from_millis(2));
-    let racing: Vec<_> = (0..50)
+/// So many send an order with one key at once, to all three gateways. The ids they are told, of which there is one, as there is one 201.
+async fn one_order_of_racing(world: &World, senders: usize, key: &'static str) -> HashSet<String> {
+    let racing: Vec<_> = (0..senders)
         .map(|number| {
             let (client, url) = (world.client.clone(), world.urls[number % 3].clone());
-            tokio::spawn(async move { order_with_key(&client, &url, "race", &an_order()).await })
+            tokio::spawn(async move { order_with_key(&client, &url, key, &an_order()).await })
         })
         .collect();
     let mut ids = HashSet::new();
@@ -158,6 +197,14 @@ async fn fifty_racing_on_three_gateways_are_one_order() {
         ids.insert(body["id"].as_str().unwrap().to_owned());
     }
     assert_eq!((created, ids.len()), (1, 1));
+    ids
+}
+
+#[tokio::test]
+async fn fifty_racing_on_three_gateways_are_one_order() {
+    let world = World::with_gateways(3).await;
+    world.kv.delay(Duration::from_millis(2));
+    let ids = one_order_of_racing(&world, 50, "race").await;
     world.until("the index has it", async || world.index().len() == 1).await;
     assert_eq!(world.get("/deliveries").await.1["count"], 1);
     let kv = world.stop().await;
@@ -170,35 +217,106 @@ async fn fifty_racing_on_three_gateways_are_one_order() {
 
 #[tokio::test]
 async fn a_repeat_finishes_what_the_first_left_half_done() {
-    let world = World::start().await;
-    // The first dies after its key: the batch never comes to be, and the client's connection is gone with the process.
-    world.kv.fail_next(Call::Batch, 40, Fault::Unavailable);
-    let (status, body) = world.order_with_key("half", &an_order()).await;
-    assert_eq!(status, 503, "{body}");
-    assert_eq!(body.get("outcome"), None, "nothing was accepted");
-    let remembered = world.kv.value("idem:half").unwrap();
-    let id = remembered["id"].as_str().unwrap();
-    assert_eq!(world.kv.value(&format!("delivery:{id}")), None);
-    world.kv.outage(None);
-    drain_faults(&world).await;
+    let world = World::with_gateways(2).await;
+    // The first is stopped after so many of its writes (the key's entry, the open entry, the record), and everything
+    // that it tries from then on fails: as if it had died.
+    for writes in 0..=3 {
+        let key = format!("half-{writes}");
+        let indexed = world.index().len();
+        world.kv.outage(Some(Fault::Unavailable));
+        world.kv.fail_next(Call::Batch, 1, Fault::UnknownAfter(writes));
+        let (status, body) = world.order_with_key(&key, &an_order()).await;
+        assert_eq!((status, &body["outcome"]), (503, &json!("unknown")), "{writes}: {body}");
+        let remembered = world.kv.value(&format!("idem:{key}"));
+        let id = remembered
+            .as_ref()
+            .map(|entry| entry["id"].as_str().unwrap().to_owned());
+        assert_eq!(id.is_some(), writes > 0);
+        if let Some(id) = &id {
+            let stored = [format!("open:{id}"), format!("delivery:{id}")].map(|key| world.kv.value(&key).is_some());
+            assert_eq!(stored, [writes > 1, writes > 2]);
+        }
+        world.kv.outage(None);
 
-    let (status, record) = world.order_with_key("half", &an_order()).await;
-    assert_eq!((status, record["id"].as_str().unwrap()), (200, id));
-    assert_eq!(record["timestamp"], remembered["at"]);
-    assert!(world.kv.value(&format!("open:{id}")).is_some());
-    world.until("the index has it", async || world.index() == [id]).await;
+        let records = world.kv.with(|store| store.keys("delivery:").len());
+        let (status, record) = order_with_key(&world.client, &world.urls[1], &key, &an_order()).await;
+        assert_eq!(status, if writes == 0 { 201 } else { 200 }, "{writes}: {record}");
+        let is_new = writes < 3;
+        assert_eq!(
+            world.kv.with(|store| store.keys("delivery:").len()),
+            records + usize::from(is_new)
+        );
+        let found = record["id"].as_str().unwrap();
+        if let (Some(id), Some(remembered)) = (&id, &remembered) {
+            assert_eq!((found, &record["timestamp"]), (id.as_str(), &remembered["at"]));
+        }
+        assert!(world.kv.value(&format!("open:{found}")).is_some());
+        assert_eq!(world.kv.value(&format!("delivery:{found}")).unwrap(), record);
+        if is_new {
+            world
+                .until("the index has it", async || world.index().len() == indexed + 1)
+                .await;
+        }
+        let mut other = an_order();
+        other["weight"] = json!(3);
+        assert_eq!(world.order_with_key(&key, &other).await.0, 422);
+    }
 }
 
-/// Lets the planned faults of batches run out.
-async fn drain_faults(world: &World) {
-    let kv = world.kv.client();
-    world
-        .until("no fault is left", async || {
-            kv.batch(vec![kv_client::op::get("x"), kv_client::op::delete("x")], false)
-                .await
-                .is_ok()
-        })
-        .await;
+#[tokio::test]
+async fn an_answer_lost_after_any_write_is_not_the_clients() {
+    let world = World::start().await;
+    for writes in 0..=3 {
+        let key = format!("lost-{writes}");
+        world.kv.fail_next(Call::Batch, 1, Fault::UnknownAfter(writes));
+        let (status, first) = world.order_with_key(&key, &an_order()).await;
+        assert_eq!(status, 201, "{writes}: {first}");
+        let (status, second) = world.order_with_key(&key, &an_order()).await;
+        assert_eq!((status, &second["id"]), (200, &first["id"]), "{writes}");
+        let records = world.kv.with(|store| store.keys("delivery:").len());
+        assert_eq!(records, writes + 1, "each order exists once");
+        world
+            .until("it is in the index, once", async || world.index().len() == writes + 1)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_with_a_new_key_is_one_call() {
+    let world = World::start().await;
+    let calls = || [Call::Get, Call::Put, Call::Batch].map(|call| world.kv.count(call));
+    // Loops read the zones and look at open orders meanwhile, a few times a second.
+    let before = calls();
+    for number in 0..100 {
+        let (status, _) = world.order_with_key(&format!("one-{number}"), &an_order()).await;
+        assert_eq!(status, 201);
+    }
+    let after = calls();
+    let batches = after[2] - before[2];
+    assert!((100..120).contains(&batches), "{batches} batches");
+    assert!(
+        after[0] - before[0] < 50 && after[1] == before[1],
+        "{before:?} {after:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_after_its_day() {
+    let world = World::with_gateways(3).await;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64();
+    let entry = |hours: f64| json!({"id": "old", "body_hash": "another", "at": now - hours * 3_600.0});
+    world.kv.set("idem:young", &entry(23.9));
+    let (status, refused) = world.order_with_key("young", &an_order()).await;
+    assert_eq!(status, 422, "{refused}");
+
+    world.kv.set("idem:old", &entry(24.1));
+    world.kv.delay(Duration::from_millis(2));
+    let ids = one_order_of_racing(&world, 30, "old").await;
+    assert_eq!(world.kv.with(|store| store.keys("delivery:").len()), 1);
+    assert!(ids.contains(world.kv.value("idem:old").unwrap()["id"].as_str().unwrap()));
 }
 
 #[tokio::test]
@@ -350,4 +468,34 @@ async fn a_busy_neighbour_does_not_keep_ids_out_of_the_index() {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn an_order_from_or_to_a_no_fly_zone_is_refused_by_its_field() {
+    let world = World::start().await;
+    let order = |from: f64, to: f64| json!({"origin": {"lat": 41.89, "lon": from}, "destination": {"lat": 41.89, "lon": to}, "weight": 1.0});
+    let inside = order(12.45, 12.48);
+    let (status, before) = world.order_with_key("before", &inside).await;
+    assert_eq!(status, 201);
+    let kv = world.stop().await;
+    let mut zones = kv.value("zones_config").unwrap();
+    let corner = |lat: f64, lon: f64| json!({"lat": lat, "lon": lon});
+    zones["no_fly"] = json!([{"vertices": [corner(41.88, 12.47), corner(41.88, 12.49), corner(41.90, 12.48)]}]);
+    kv.set("zones_config", &zones);
+    // A gateway that has never seen other zones.
+    let world = World::on(kv, 1, &[]).await;
+    assert_eq!(world.get("/zones").await.1["no_fly"], zones["no_fly"]);
+    for (body, field) in [(inside.clone(), "destination"), (order(12.48, 12.45), "origin")] {
+        let (status, answer) = world.post_text(body.to_string()).await;
+        assert_eq!((status, &answer["field"]), (422, &json!(field)));
+        assert_eq!(
+            answer["detail"],
+            format!("{field}: got lat 41.89, lon 12.48, inside no_fly[0]; expected a place outside the no-fly zones")
+        );
+    }
+    assert_eq!(world.post_text(order(12.45, 12.465).to_string()).await.0, 201);
+    // What was accepted before is answered as ever; with another key it is another order.
+    let (status, again) = world.order_with_key("before", &inside).await;
+    assert_eq!((status, &again["id"]), (200, &before["id"]));
+    assert_eq!(world.order_with_key("after", &inside).await.0, 422);
 }

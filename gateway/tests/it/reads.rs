@@ -56,6 +56,10 @@ async fn lists_are_newest_first_limited_and_paged() {
         ("limit=1001", "limit"),
         ("limit=x", "limit"),
         ("status=lost", "status"),
+        (
+            "after=00000000-0000-7000-8000-00000000000000000-0000-7000-8000-0000000000000",
+            "after",
+        ),
     ] {
         let (status, body) = world.get(&format!("/deliveries?{query}")).await;
         assert!(
@@ -63,6 +67,13 @@ async fn lists_are_newest_first_limited_and_paged() {
             "{query}: {status} {body}"
         );
     }
+    let (status, body) = world.get("/deliveries?limit=1&limit=2").await;
+    assert_eq!((status, &body["field"]), (422, &json!("limit")), "{body}");
+    let (status, body) = world.get("/deliveries/%ff").await;
+    assert!(
+        status == 400 && body["detail"].as_str().unwrap().contains("path"),
+        "{body}"
+    );
     assert_eq!(world.get("/deliveries?limit=1000").await.0, 200);
     assert_eq!(
         world.get("/deliveries/none").await,
@@ -126,6 +137,25 @@ async fn zones_are_made_at_start_and_again_when_missing() {
 }
 
 #[tokio::test]
+async fn no_fly_zones_are_stored_with_the_grid_and_shown() {
+    let flags = ["--no-fly-zones", "41.88,12.47 41.88,12.49 41.90,12.48"];
+    let world = World::prepared(&flags, |_| {}).await;
+    let corner = |lat, lon| json!({"lat": lat, "lon": lon});
+    let no_fly = json!([{"vertices": [corner(41.88, 12.47), corner(41.88, 12.49), corner(41.90, 12.48)]}]);
+    assert_eq!(world.get("/zones").await.1["no_fly"], no_fly);
+    let mut stored = world.kv.value("zones_config").unwrap();
+    assert_eq!(stored["no_fly"], no_fly);
+    // What cannot be is replaced by what the settings say.
+    stored["no_fly"][0]["vertices"] = json!([corner(41.0, 12.0)]);
+    world.kv.set("zones_config", &stored);
+    assert_eq!(world.get("/zones").await.1["no_fly"], no_fly);
+    // Without any the answer is as it was before there were any.
+    stored.as_object_mut().unwrap().remove("no_fly");
+    world.kv.set("zones_config", &stored);
+    assert_eq!(world.get("/zones").await.1, stored);
+}
+
+#[tokio::test]
 async fn health_readiness_stats_and_events() {
     let world = World::start().await;
     assert_eq!(world.get("/health").await, (200, json!({"status": "ok"})));
@@ -155,6 +185,18 @@ async fn health_readiness_stats_and_events() {
         (&json!(1), &json!(0), &json!(true))
     );
     assert_eq!(stats["fleet"], json!({"busy": 1}));
+    assert_eq!(stats["latency"]["deliver"]["p99_sec"], Value::Null);
+    let now = stats["now"].as_f64().unwrap();
+    let ended = json!({"id": "00-ended", "status": "delivered", "timestamp": now - 60.0, "assigned_at": now - 58.0,
+        "picked_up_at": now - 30.0, "delivered_at": now - 10.0});
+    world.kv.set("delivery:00-ended", &ended);
+    world
+        .until("how long it took is told", async || {
+            let latency = world.get("/stats").await.1["latency"].take();
+            ["assign", "pick_up", "deliver"].map(|what| latency[what]["p99_sec"].as_f64().map(f64::round))
+                == [Some(2.0), Some(30.0), Some(50.0)]
+        })
+        .await;
     let metrics = world
         .client
         .get(world.url("/metrics"))

@@ -20,6 +20,8 @@ pub(crate) struct World {
     pub(crate) bus: Arc<InProcess>,
     pub(crate) client: Client,
     pub(crate) urls: Vec<String>,
+    /// Settings beyond the defaults.
+    flags: Vec<String>,
     shutdown: Shutdown,
     running: Vec<JoinHandle<anyhow::Result<()>>>,
 }
@@ -29,13 +31,25 @@ impl World {
         Self::with_gateways(1).await
     }
 
-    pub(crate) async fn with_gateways(count: usize) -> Self {
+    /// One gateway with these flags, on a KV that `prepare` has filled.
+    pub(crate) async fn prepared(flags: &[&str], prepare: impl FnOnce(&FakeKv)) -> Self {
         let kv = FakeKv::start().await;
+        prepare(&kv);
+        Self::on(kv, 1, flags).await
+    }
+
+    pub(crate) async fn with_gateways(count: usize) -> Self {
+        Self::on(FakeKv::start().await, count, &[]).await
+    }
+
+    /// Gateways on a KV that others have used before.
+    pub(crate) async fn on(kv: FakeKv, count: usize, flags: &[&str]) -> Self {
         let mut world = Self {
             kv,
             bus: InProcess::new(),
             client: Client::new(),
             urls: Vec::new(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             shutdown: Shutdown::new(),
             running: Vec::new(),
         };
@@ -53,7 +67,8 @@ impl World {
     }
 
     pub(crate) async fn add_gateway(&mut self) {
-        let config: Config = settings::try_parse_from(["gateway", "--kv-url", &self.kv.url]).unwrap();
+        let fixed = ["gateway", "--kv-url", &self.kv.url].map(str::to_owned);
+        let config: Config = settings::try_parse_from(fixed.into_iter().chain(self.flags.clone())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.urls.push(format!("http://{}", listener.local_addr().unwrap()));
         let bus = Arc::clone(&self.bus);

@@ -1,4 +1,4 @@
-//! `/health` and `/cluster`: what people and dashboards look at.
+//! `/health`, `/cluster` and `/ring`: what people and dashboards look at.
 
 use axum::extract::State;
 use register::Standing;
@@ -9,6 +9,10 @@ use service::http::Json;
 use super::Api;
 use crate::refill::Progress;
 use crate::ring::{PARTITIONS, VNODES_PER_NODE};
+use crate::transport::NodeStatus;
+
+/// A suspected node that has not answered for so long is called down.
+const DOWN_AFTER_MS: u64 = 3_000;
 
 /// One node in `/cluster`.
 #[derive(Debug, Serialize)]
@@ -18,6 +22,8 @@ struct NodeReport {
     url: String,
     /// Answers; false while it is suspected.
     up: bool,
+    /// `up`, `suspected` (failed or is silent), or `down` (has been silent for [`DOWN_AFTER_MS`], or always).
+    state: &'static str,
     /// `voting`, `filling` (its disk was lost), `blank` or `returned` (not admitted yet).
     standing: Option<&'static str>,
     /// How often it began anew; 1 at first, one more for each lost disk.
@@ -50,6 +56,18 @@ pub(super) async fn health(State(api): State<Api>) -> Json<Value> {
     Json(json!({ "status": "ok", "backends": ring.backends().len(), "rf": ring.rf() }))
 }
 
+/// `up`, `suspected` or `down`.
+pub(super) fn state_of(status: &NodeStatus) -> &'static str {
+    match status {
+        NodeStatus { suspected: false, .. } => "up",
+        NodeStatus {
+            last_answer_ms_ago: Some(ms),
+            ..
+        } if *ms < DOWN_AFTER_MS => "suspected",
+        _ => "down",
+    }
+}
+
 fn named(standing: Standing) -> &'static str {
     match standing {
         Standing::Blank => "blank",
@@ -73,6 +91,7 @@ pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
                 name: backend.name.to_string(),
                 url: backend.url.to_string(),
                 up: !status.suspected,
+                state: state_of(&status),
                 standing: status.standing.map(named),
                 filling: fills[node],
                 generation: roster[node].as_ref().map(|status| status.generation),
@@ -103,6 +122,26 @@ pub(super) async fn cluster(State(api): State<Api>) -> Json<Value> {
         "repair": api.upkeep.repaired.snapshot(),
         "epoch": format!("{:016x}", ring.epoch().0),
         "ring": { "partitions": PARTITIONS, "vnodes_per_node": VNODES_PER_NODE, "list": ring.list_len() },
+        "counters": front.metrics.totals(),
         "nodes": nodes,
+    }))
+}
+
+/// `GET /ring`: which nodes the keys of which partitions live on. Changes only with `BACKENDS` and `RF`, which `epoch` tells.
+pub(super) async fn ring(State(api): State<Api>) -> Json<Value> {
+    let ring = &api.front().ring;
+    let names: Vec<_> = ring.backends().iter().map(|backend| &*backend.name).collect();
+    let ranges: Vec<_> = ring
+        .ranges()
+        .into_iter()
+        .map(|(from, list)| json!({ "from": from, "nodes": list.nodes }))
+        .collect();
+    Json(json!({
+        "epoch": format!("{:016x}", ring.epoch().0),
+        "partitions": PARTITIONS,
+        "vnodes_per_node": VNODES_PER_NODE,
+        "rf": ring.rf(),
+        "nodes": names,
+        "ranges": ranges,
     }))
 }

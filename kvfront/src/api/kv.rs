@@ -32,7 +32,7 @@ impl<S: Sync> FromRequestParts<S> for PathKey {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let path = parts.uri.path();
-        let raw = ["/kv/", "/lock/acquire/", "/lock/release/", "/lock/renew/"]
+        let raw = ["/kv/", "/lock/acquire/", "/lock/release/", "/lock/renew/", "/explain/"]
             .iter()
             .find_map(|prefix| path.strip_prefix(prefix))
             .unwrap_or_default();

@@ -5,6 +5,7 @@
 mod admin;
 mod batch;
 mod errors;
+mod explain;
 mod kv;
 mod lock;
 mod named;
@@ -15,13 +16,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use service::Tasks;
-use service::http::{ApiError, RequestMetrics, ShortCut, ShortCuts, detached, with_measured_routes};
+use service::http::{ApiError, RequestMetrics, ShortCut, ShortCuts, Traced, detached, with_measured_routes};
 use service::metrics::Metrics;
+use service::traces::Tracer;
 
 use crate::front::Front;
 use crate::ops::{OpError, Ops};
@@ -78,17 +79,17 @@ impl Api {
 }
 
 /// All routes of a kvfront.
-pub(crate) fn routes(api: Api, tasks: Tasks, metrics: Metrics) -> ShortCuts {
+///
+/// A call that belongs to a recorded trace has one span here, whatever it asks of how many nodes: messages to a node are shared by many
+/// operations, so none of them is on behalf of one.
+pub(crate) fn routes(api: Api, tasks: Tasks, metrics: Metrics, tracer: Tracer) -> ShortCuts {
     let body_limit = 2 * api.ops.max_value_bytes + BODY_MARGIN_BYTES;
-    let requests = RequestMetrics::register(&metrics);
+    let requests = RequestMetrics::register(&metrics).traced(Traced::Following(tracer));
     // The same handlers as below.
     let short_cuts = vec![
-        short_cut(&api, body_limit, (Method::GET, "/kv/", KEY_ROUTE), kv::get_key),
-        short_cut(&api, body_limit, (Method::PUT, "/kv/", KEY_ROUTE), kv::put_key),
-        ShortCut {
-            whole: true,
-            ..short_cut(&api, body_limit, (Method::POST, "/kv/cas", "/kv/cas"), kv::cas)
-        },
+        ShortCut::to(&api, body_limit, (Method::GET, "/kv/", KEY_ROUTE), kv::get_key),
+        ShortCut::to(&api, body_limit, (Method::PUT, "/kv/", KEY_ROUTE), kv::put_key),
+        ShortCut::to_whole(&api, body_limit, (Method::POST, "/kv/cas"), kv::cas),
     ];
     let watched = Hub::start(Arc::clone(api.front()), &tasks);
     // Keys named like a call are keys all the same, for the other methods.
@@ -96,6 +97,8 @@ pub(crate) fn routes(api: Api, tasks: Tasks, metrics: Metrics) -> ShortCuts {
     let router = Router::new()
         .route("/health", get(admin::health))
         .route("/cluster", get(admin::cluster))
+        .route("/ring", get(admin::ring))
+        .route("/explain/{*key}", get(explain::explain))
         .route("/kv", get(kv::scan))
         .route("/kv/", key_methods())
         .route("/kv/cas", key_methods().post(kv::cas))
@@ -113,27 +116,4 @@ pub(crate) fn routes(api: Api, tasks: Tasks, metrics: Metrics) -> ShortCuts {
         .with_state(api);
     let router = with_measured_routes(router, tasks, metrics, requests.clone(), body_limit);
     ShortCuts::new(router, short_cuts, requests)
-}
-
-/// A short cut to the handler of a method, a path and the router's name for it.
-fn short_cut<H, T>(
-    api: &Api,
-    body_limit: usize,
-    (method, path, route): (Method, &'static str, &'static str),
-    handler: H,
-) -> ShortCut
-where
-    H: Handler<T, Api> + Sync,
-{
-    let api = api.clone();
-    ShortCut {
-        method,
-        path,
-        whole: false,
-        route,
-        handler: Box::new(move |mut request| {
-            DefaultBodyLimit::max(body_limit).apply(&mut request);
-            Box::pin(handler.clone().call(request, api.clone()))
-        }),
-    }
 }

@@ -96,9 +96,9 @@ async fn a_promise_that_nothing_followed_is_dropped() {
     let (key, epoch) = (Key::data("promised"), cluster.ring().epoch());
     for store in &cluster.stores {
         let reply = store.request(epoch, key.clone(), Request::Prepare { ballot }).await;
+        // Promised is stored; on a busy machine one may be gone again before the next has answered.
         assert!(matches!(reply, Reply::Promised(_)), "{reply:?}");
     }
-    assert_eq!(cluster.records().await.len(), 3);
     nothing_is_left(&cluster).await;
     let reply = cluster.stores[0].request(epoch, key, Request::Prepare { ballot }).await;
     assert!(

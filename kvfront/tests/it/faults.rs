@@ -1,6 +1,8 @@
 //! Nodes that are silent, mute, skewed or broken: stand-ins around the real acceptor.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -107,6 +109,28 @@ async fn a_change_that_only_mute_nodes_took_is_of_unknown_outcome() {
     assert_eq!(client.value("k").await, settled);
 }
 
+/// A wake of a thread that is later than this tells of a machine on which 250 ms may be too short for a message and its answer.
+const BUSY: Duration = Duration::from_millis(50);
+
+/// Waits for `work`; how late meanwhile the latest of a thread's wakes was.
+async fn with_the_slowest_wake<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    const NAP: Duration = Duration::from_millis(5);
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ended);
+    let watch = std::thread::spawn(move || {
+        let mut slowest = Duration::ZERO;
+        while !seen.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            std::thread::sleep(NAP);
+            slowest = slowest.max(begun.elapsed() - NAP);
+        }
+        slowest
+    });
+    let done = work.await;
+    ended.store(true, Ordering::Relaxed);
+    (done, watch.join().expect("it only sleeps"))
+}
+
 /// However the deadline falls into the last attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_every_node_refuses_until_the_deadline_is_not_done() {
@@ -114,8 +138,18 @@ async fn a_change_that_every_node_refuses_until_the_deadline_is_not_done() {
     let client = Client::ready(&addrs, &[]).await;
     nodes.iter().for_each(|node| node.set(Mood::Stopping));
     let put = async |n: u32| client.put_raw(&format!("/kv/k{n}"), "{\"value\":1}").await;
-    for (status, answer) in futures_util::future::join_all((0..16).map(put)).await {
-        assert_eq!((status, answer.get("outcome")), (503, None), "{answer}");
+    let answers = futures_util::future::join_all((0..16).map(put));
+    let (answers, slowest) = with_the_slowest_wake(answers).await;
+    for (status, answer) in answers {
+        if answer["outcome"] == "unknown" && slowest > BUSY {
+            // A refusal was on its way when the deadline came: on so busy a machine it may take longer than kvfront leaves for it.
+            continue;
+        }
+        assert_eq!(
+            (status, answer.get("outcome")),
+            (503, None),
+            "{answer}, slowest wake {slowest:?}"
+        );
         let detail = answer["detail"].as_str().unwrap();
         assert!(
             detail.contains("stopping") && detail.contains("nothing was changed"),
@@ -168,12 +202,12 @@ async fn a_clock_far_ahead_is_refused_and_shown() {
     })
     .await;
     nodes[1].set(Mood::Ahead);
-    let (status, answer) = eventually("503 that says why", || async {
+    eventually("503 that says why", || async {
         let (status, answer) = client.get("/kv/k").await;
-        (status == 503).then_some((status, answer))
+        // On a machine that stood still it may also be that nobody answered.
+        (status == 503 && answer["detail"].as_str().unwrap().contains("skew")).then_some(())
     })
     .await;
-    assert!(answer["detail"].as_str().unwrap().contains("skew"), "{status} {answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

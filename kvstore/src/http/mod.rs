@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::Method;
 use axum::routing::{get, post};
 use service::Tasks;
-use service::http::{ApiError, with_common_routes};
+use service::http::{ApiError, RequestMetrics, ShortCut, ShortCuts, with_measured_routes};
 use service::metrics::Metrics;
 
 use crate::node::Node;
@@ -30,12 +31,24 @@ pub use internal::{
 /// Bytes a body may have beside its values: key, envelope, braces.
 const BODY_SLACK_BYTES: usize = 64 * 1024;
 
+/// What coordinators send their messages to.
+const EXCHANGE_ROUTE: &str = "/internal/exchange";
+
 /// All routes of a node.
-pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
+pub fn all_routes(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> ShortCuts {
+    let requests = RequestMetrics::register(&metrics);
+    // The same handler as below: nearly all that coordinators ask.
+    let exchange = (Method::POST, EXCHANGE_ROUTE);
+    let short_cuts = vec![ShortCut::to_whole(
+        &node,
+        MAX_ENVELOPE_BYTES,
+        exchange,
+        internal::exchange,
+    )];
     // A CAS carries two values.
     let body_limit_bytes = 2 * node.max_value_bytes() + BODY_SLACK_BYTES;
     let exchange = Router::new()
-        .route("/internal/exchange", post(internal::exchange))
+        .route(EXCHANGE_ROUTE, post(internal::exchange))
         .layer(DefaultBodyLimit::max(MAX_ENVELOPE_BYTES));
     let questions = Router::new()
         .route("/internal/page", post(internal::page))
@@ -60,7 +73,8 @@ pub fn router(node: Arc<Node>, tasks: Tasks, metrics: Metrics) -> Router {
         .merge(questions)
         .merge(batch)
         .with_state(node);
-    with_common_routes(router, tasks, metrics, body_limit_bytes)
+    let router = with_measured_routes(router, tasks, metrics, requests.clone(), body_limit_bytes);
+    ShortCuts::new(router, short_cuts, requests)
 }
 
 fn key_methods(methods: axum::routing::MethodRouter<Arc<Node>>) -> axum::routing::MethodRouter<Arc<Node>> {

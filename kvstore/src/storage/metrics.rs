@@ -20,6 +20,7 @@ pub struct StoreMetrics {
     pub changes: Counter,
     pub(crate) batch_requests: Histogram,
     pub(crate) commit_seconds: Histogram,
+    pub(crate) checkpoint_seconds: Histogram,
     /// Reads answered from the cache.
     pub cache_hits: Counter,
     /// Reads that went to the database.
@@ -49,6 +50,10 @@ impl StoreMetrics {
                 Histogram::new(BATCH_BOUNDS),
             ),
             commit_seconds: metrics.latency("commit_seconds", "Seconds of the COMMIT, fsync included"),
+            checkpoint_seconds: metrics.latency(
+                "checkpoint_seconds",
+                "Seconds of a checkpoint, which commits do not wait for",
+            ),
             cache_hits: counter("cache_hits", "Reads answered from the cache"),
             cache_misses: counter("cache_misses", "Reads that went to the database"),
             cache_items: gauge("cache_items", "Records in the cache"),

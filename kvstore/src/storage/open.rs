@@ -20,15 +20,19 @@ use super::log;
 use super::node_row::{self, NodeRow};
 use super::schema::{self, APPLICATION_ID, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION};
 
-/// How long the integrity check at start may take. A larger database is checked as far as that goes; damage met later is an error of the
-/// request that meets it.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the integrity check at start may take. A larger database is checked as far as that goes. The walk over all records that builds
+/// the hash tree meets their keys and ballots besides; damage met later is an error of the request that meets it.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a connection waits for another one's lock. Within one process only checkpoints hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Statements kept prepared per connection: more than there are.
 const STATEMENT_CACHE: usize = 32;
+
+/// Pages that a connection for quick reads keeps in memory, KiB: with a million records the inner ones of both trees, and a part of the keys'
+/// leaves.
+const QUICK_CACHE_KIB: i64 = 4 * 1024;
 
 /// After a checkpoint the write-ahead log is cut back to this many bytes, so that one burst does not keep its disk for ever.
 const WAL_KEEP_BYTES: i64 = 16 * 1024 * 1024;
@@ -110,6 +114,20 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What an error of SQLite says about the database.
+    pub(crate) fn of_sqlite(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Corrupt {
+                path,
+                detail: source.to_string(),
+            },
+            _ => Self::Sqlite { path, source },
+        }
+    }
+}
+
 /// An opened database, with the lock that keeps other processes out.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -124,16 +142,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(path: &Path, new_incarnation: u64, forget_ring: bool) -> Result<Opened, OpenError> {
     let lock = claim(path)?;
     look_at_header(path)?;
-    let sqlite = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Corrupt {
-            path: path.to_owned(),
-            detail: source.to_string(),
-        },
-        _ => OpenError::Sqlite {
-            path: path.to_owned(),
-            source,
-        },
-    };
+    let sqlite = |source: rusqlite::Error| OpenError::of_sqlite(path, source);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     prepare_connection(&connection).map_err(sqlite)?;
@@ -210,6 +219,23 @@ pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     prepare_connection(&connection)?;
+    Ok(connection)
+}
+
+/// A connection that only makes checkpoints. What it writes is synced as the writer's commits are.
+pub(crate) fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare_connection(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// A connection for reads that may not wait for anything but the disk.
+pub(crate) fn open_quick_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = open_reader(path)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.pragma_update(None, "cache_size", -QUICK_CACHE_KIB)?;
     Ok(connection)
 }
 

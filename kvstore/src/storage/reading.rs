@@ -16,8 +16,8 @@ use super::{Page, ScanPage, Store, StoreError};
 type RecordResult = Result<(Option<Arc<Stored>>, Ballot), StoreError>;
 
 impl Store {
-    /// What a coordinator is told of keys, in their order: from memory, else from one snapshot of the database, as the node's standing
-    /// allows. Never waits for the writer. A record that cannot be read fails its key alone.
+    /// What a coordinator is told of keys, in their order: from memory, else from the database, as the node's standing allows. Never waits
+    /// for the writer. A record that cannot be read fails its key alone.
     pub async fn read(&self, keys: &[Key]) -> Vec<Reply> {
         let failed = |reason: String| Reply::Failed { reason };
         let (standing, records) = self.read_records(keys).await;

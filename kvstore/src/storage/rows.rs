@@ -10,9 +10,16 @@ use register::membership::DropRecords;
 use register::scan::{BallotBytes, Partitions, ScanRecord, Told};
 use register::{Ballot, Key, Lineage, Record, State};
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
-/// Columns of a record in the order [`stored_from_row`] expects, the key last.
+/// Columns of a record in the order [`stored_from_row`] expects.
+macro_rules! record_columns {
+    () => {
+        "commit_number, accepted, promised, floor, hint_for, version, fence, expires_at_ms, lineage, value"
+    };
+}
+
+/// As `record_columns`, with the key last.
 macro_rules! columns {
     () => {
         "commit_number, accepted, promised, floor, hint_for, version, fence, expires_at_ms, lineage, value, key"
@@ -33,11 +40,22 @@ pub struct Stored {
 
 /// The record of a key, if there is one.
 pub(crate) fn read_record(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Stored>> {
-    let sql = concat!("SELECT ", columns!(), " FROM records WHERE key = ?");
-    connection
-        .prepare_cached(sql)?
-        .query_row([key.as_text()], stored_from_row)
-        .optional()
+    RecordQuery::new(connection)?.read(key)
+}
+
+/// [`read_record`] for several keys, with the statement at hand.
+pub(crate) struct RecordQuery<'a>(CachedStatement<'a>);
+
+impl<'a> RecordQuery<'a> {
+    pub(crate) fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
+        let sql = concat!("SELECT ", record_columns!(), " FROM records WHERE key = ?");
+        connection.prepare_cached(sql).map(Self)
+    }
+
+    /// The record of a key, if there is one.
+    pub(crate) fn read(&mut self, key: &Key) -> rusqlite::Result<Option<Stored>> {
+        self.0.query_row([key.as_text()], stored_from_row).optional()
+    }
 }
 
 /// Writes the record of a key: a new one, or over the one that is there (`exists`). Telling saves SQLite a deletion and an insertion, in the

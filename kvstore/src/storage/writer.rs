@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::StoreError;
 use super::batch::{Batch, Changes, Slot, is_hint};
+use super::checkpoint::Checkpoints;
 use super::feed::Feed;
 use super::health::Health;
 use super::job::{CommitError, Job, Waiting};
@@ -37,6 +38,7 @@ pub(crate) const MAX_BATCH_REQUESTS: usize = 256;
 /// The thread's state.
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
+    pub(crate) checkpoints: Checkpoints,
     /// The end of the commit log.
     pub(crate) log: CommitLog,
     /// The node's row as it is committed.
@@ -87,7 +89,9 @@ impl Writer {
             if self.lost_track {
                 self.start_again();
             }
+            self.checkpoints.look(&self.connection);
         }
+        self.checkpoints.end();
         // Leaves one file behind instead of three, and nothing in the commit log; the logs would do as well.
         let emptied = self
             .begin()

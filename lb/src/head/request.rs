@@ -1,19 +1,24 @@
 //! Requests: from the client's head to the one that the gateway gets.
 //!
 //! A request gains the client's address at the end of `X-Forwarded-For`, `X-Forwarded-Proto` and `-Host` unless a proxy before us has set
-//! them, and an `X-Request-Id` unless it has one. `Host` is kept.
+//! them, and an `X-Request-Id` unless it has one. Where traces are exported it becomes part of one (`traces`); elsewhere `traceparent` crosses
+//! like any other header. `Host` is kept. Once it is said which proxies are trusted, what others say in the
+//! forwarding headers is dropped.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 
 use httparse::{Header, Status};
+use trace::Tracer;
 
 use super::read::{Lengths, Options, is, is_hop_by_hop, lines_end_with_crlf};
 use super::{Framing, header};
 use crate::access_log::Entry;
+use crate::clients::{Proxies, Trust};
 use crate::error::ProxyError;
-use crate::limits::{HEADERS_MAX, HEADERS_MAX_BYTES, REQUEST_ID_MAX_BYTES, URI_MAX_BYTES};
+use crate::limits::{HEADERS_MAX, Limits, REQUEST_ID_MAX_BYTES};
+use crate::traces::Incoming;
 
 /// Methods that are treated in a way of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +69,13 @@ impl Request {
 pub(crate) struct Origin<'a> {
     /// The address of the connection.
     pub(crate) peer: IpAddr,
+    /// What it says about others.
+    pub(crate) trust: Trust,
+    pub(crate) proxies: &'a Proxies,
     /// For requests that come without an id.
     pub(crate) new_id: &'a dyn Fn() -> u128,
+    /// Who makes it part of a trace.
+    pub(crate) tracer: &'a Tracer,
 }
 
 /// Reads a request's head from the beginning of `input`; nothing while it is incomplete. Otherwise its length, what is known about it, and
@@ -73,6 +83,7 @@ pub(crate) struct Origin<'a> {
 pub(crate) fn read(
     input: &[u8],
     origin: Origin<'_>,
+    limits: &Limits,
     out: &mut Vec<u8>,
     entry: &mut Entry,
 ) -> Result<Option<(usize, Request)>, ProxyError> {
@@ -85,6 +96,7 @@ pub(crate) fn read(
     };
     let method = head.method.unwrap_or_default();
     let target = head.path.unwrap_or_default();
+    entry.client = origin.peer;
     entry.method.extend_from_slice(method.as_bytes());
     entry.path.extend_from_slice(path(target).as_bytes());
     entry.is_http10 = head.version == Some(0);
@@ -95,6 +107,7 @@ pub(crate) fn read(
     let mut writer = Writer {
         out,
         entry,
+        limits,
         options: Options::of(head.headers),
         is_http10: head.version == Some(0),
         host: None,
@@ -160,6 +173,7 @@ fn is_authority(text: &[u8]) -> bool {
 struct Writer<'a, 'b> {
     out: &'a mut Vec<u8>,
     entry: &'a mut Entry,
+    limits: &'a Limits,
     options: Options,
     is_http10: bool,
     /// The authority of a target in absolute form: it outranks `Host` (RFC 9112, 3.2.2).
@@ -172,8 +186,8 @@ impl<'b> Writer<'_, 'b> {
         if method == "CONNECT" {
             return Err(ProxyError::Unsupported("CONNECT"));
         }
-        if target.len() > URI_MAX_BYTES {
-            return Err(ProxyError::UriTooLong);
+        if target.len() > self.limits.uri_bytes {
+            return Err(ProxyError::UriTooLong(self.limits.uri_bytes));
         }
         if target.contains('#') {
             return Err(ProxyError::Malformed("the target has a fragment"));
@@ -220,6 +234,7 @@ impl<'b> Writer<'_, 'b> {
         };
         let (mut hosts, mut bytes) = (0, 0);
         let (mut host, mut upgrade) = (None, None);
+        let mut incoming = origin.tracer.is_on().then(Incoming::default);
         let (mut has_proto, mut has_forwarded_host, mut has_id, mut has_chain) = (false, false, false, false);
         for &Header { name, value } in headers {
             bytes += name.len() + value.len();
@@ -255,6 +270,7 @@ impl<'b> Writer<'_, 'b> {
                 continue;
             }
             match name.len() {
+                10 | 11 if incoming.as_mut().is_some_and(|incoming| incoming.takes(name, value)) => continue,
                 7 if is(name, "referer") => self.entry.referer.extend_from_slice(value),
                 10 if is(name, "user-agent") => self.entry.user_agent.extend_from_slice(value),
                 12 if is(name, "x-request-id") => {
@@ -265,14 +281,16 @@ impl<'b> Writer<'_, 'b> {
                     self.entry.request_id.extend_from_slice(value);
                 }
                 15 if is(name, "idempotency-key") => request.has_key |= !value.trim_ascii().is_empty(),
+                16 | 17 if is_forwarding(name) && origin.trust == Trust::Stranger => continue,
                 16 if is(name, "x-forwarded-host") => has_forwarded_host = true,
                 17 if is(name, "x-forwarded-proto") => has_proto = true,
                 _ => {}
             }
             header(self.out, name, value);
         }
-        if bytes > HEADERS_MAX_BYTES {
-            return Err(ProxyError::HeadersTooLarge(bytes));
+        let max_bytes = self.limits.head_bytes;
+        if bytes > max_bytes {
+            return Err(ProxyError::HeadersTooLarge { bytes, max_bytes });
         }
         lengths.check().map_err(ProxyError::Malformed)?;
         request.framing = match lengths {
@@ -290,18 +308,25 @@ impl<'b> Writer<'_, 'b> {
         if !has_proto {
             self.out.extend_from_slice(b"x-forwarded-proto: http\r\n");
         }
-        self.forwarded_for(headers, has_chain, origin.peer);
+        self.forwarded_for(headers, has_chain, origin);
         if !has_id {
             // Writing into memory cannot fail.
             let _ = write!(self.entry.request_id, "{:032x}", (origin.new_id)());
             header(self.out, "x-request-id", &self.entry.request_id);
+        }
+        if let Some(incoming) = incoming {
+            self.entry.span = incoming.begin(origin.tracer, method, &self.entry.path);
+            for (name, value) in self.entry.span.iter().flat_map(|span| span.context().headers()) {
+                header(self.out, name, value.as_bytes());
+            }
         }
         self.upgrade(upgrade, &mut request)?;
         Ok(request)
     }
 
     fn host(&mut self, hosts: usize, host: Option<&'b [u8]>, has_forwarded_host: bool) -> Result<(), ProxyError> {
-        if hosts > 1 || (hosts == 0 && !self.is_http10 && self.host.is_none()) {
+        // Also with a target that names the host (RFC 9112, 3.2).
+        if hosts > 1 || (hosts == 0 && !self.is_http10) {
             return Err(ProxyError::BadHost(hosts));
         }
         if host.is_some_and(|host| !host.is_empty() && !is_authority(host)) {
@@ -315,15 +340,20 @@ impl<'b> Writer<'_, 'b> {
         Ok(())
     }
 
-    fn forwarded_for(&mut self, headers: &[Header<'_>], has_chain: bool, peer: IpAddr) {
+    fn forwarded_for(&mut self, headers: &[Header<'_>], has_chain: bool, origin: Origin<'_>) {
         self.out.extend_from_slice(b"x-forwarded-for: ");
-        if has_chain {
+        if has_chain && origin.trust == Trust::Proxy {
+            let chain = headers.iter().rev().filter(|header| is(header.name, "x-forwarded-for"));
+            let client = origin.proxies.client(origin.peer, chain.map(|header| header.value));
+            self.entry.client = client;
+        }
+        if has_chain && origin.trust != Trust::Stranger {
             for earlier in headers.iter().filter(|header| is(header.name, "x-forwarded-for")) {
                 self.out.extend_from_slice(earlier.value);
                 self.out.extend_from_slice(b", ");
             }
         }
-        let _ = write!(self.out, "{}\r\n", peer.to_canonical());
+        let _ = write!(self.out, "{}\r\n", origin.peer.to_canonical());
     }
 
     /// An offer of HTTP/2 may be ignored, and some clients always make it; so may one that is not announced in `Connection`.
@@ -344,6 +374,11 @@ impl<'b> Writer<'_, 'b> {
         header(self.out, "upgrade", protocol);
         Ok(())
     }
+}
+
+/// What only a proxy can know.
+fn is_forwarding(name: &str) -> bool {
+    is(name, "x-forwarded-host") || is(name, "x-forwarded-proto")
 }
 
 fn is_id(value: &[u8]) -> bool {

@@ -6,9 +6,12 @@ fn read_head(wire: &str) -> Result<Option<(usize, Request, String)>, ProxyError>
     let (mut out, mut entry) = (Vec::new(), Entry::new(PEER));
     let origin = Origin {
         peer: PEER,
+        trust: Trust::Unset,
+        proxies: &Proxies::default(),
         new_id: &|| 0xab,
+        tracer: &Tracer::off(),
     };
-    let read = read(wire.as_bytes(), origin, &mut out, &mut entry)?;
+    let read = read(wire.as_bytes(), origin, &Limits::usual(), &mut out, &mut entry)?;
     Ok(read.map(|(length, request)| (length, request, String::from_utf8(out).unwrap())))
 }
 
@@ -41,6 +44,50 @@ fn forwarding_headers_are_added_or_extended() {
     assert!(
         chained.contains("X-Request-Id: mine\r\n") && !chained.contains("00ab"),
         "{chained}"
+    );
+}
+
+#[test]
+fn forwarding_headers_count_for_what_their_sender_is_trusted() {
+    let wire = "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1, 203.0.113.9\r\nX-Forwarded-Proto: https\r\n\
+                X-Forwarded-Host: outside\r\nX-Forwarded-For: 10.0.0.2\r\n\r\n";
+    let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+    let read = |peer: &str| {
+        let peer = peer.parse().unwrap();
+        let (mut out, mut entry) = (Vec::new(), Entry::new(PEER));
+        let origin = Origin {
+            peer,
+            trust: proxies.trust(peer),
+            proxies: &proxies,
+            new_id: &|| 0xab,
+            tracer: &Tracer::off(),
+        };
+        super::read(wire.as_bytes(), origin, &Limits::usual(), &mut out, &mut entry)
+            .unwrap()
+            .unwrap();
+        (entry.client.to_string(), String::from_utf8(out).unwrap())
+    };
+    let (client, out) = read("10.0.0.1");
+    assert_eq!(client, "203.0.113.9");
+    for kept in [
+        "x-forwarded-for: 1.1.1.1, 203.0.113.9, 10.0.0.2, 10.0.0.1\r\n",
+        "X-Forwarded-Proto: https\r\n",
+        "X-Forwarded-Host: outside\r\n",
+    ] {
+        assert!(out.contains(kept), "{kept}: {out}");
+    }
+    let (client, out) = read("192.0.2.7");
+    assert_eq!(client, "192.0.2.7");
+    for ours in [
+        "x-forwarded-for: 192.0.2.7\r\n",
+        "x-forwarded-proto: http\r\n",
+        "x-forwarded-host: x\r\n",
+    ] {
+        assert!(out.contains(ours), "{ours}: {out}");
+    }
+    assert!(
+        !out.contains("https") && !out.contains("outside") && !out.contains("1.1.1.1"),
+        "{out}"
     );
 }
 
@@ -119,10 +166,13 @@ fn upgrades_are_passed_when_they_are_meant() {
 /// Smuggling and other attempts, each with the status it gets. None reaches a gateway.
 #[test]
 fn the_corpus_of_bad_heads() {
-    let long_target = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(URI_MAX_BYTES));
+    let long_target = format!(
+        "GET /{} HTTP/1.1\r\nHost: x\r\n\r\n",
+        "y".repeat(Limits::usual().uri_bytes)
+    );
     let long_headers = format!(
         "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
-        "y".repeat(HEADERS_MAX_BYTES)
+        "y".repeat(Limits::usual().head_bytes)
     );
     let many_headers = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(HEADERS_MAX));
     let corpus: &[(u16, &str)] = &[
@@ -197,6 +247,7 @@ fn the_corpus_of_bad_heads() {
         (400, "GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n"),
         // Host: exactly one, and one that is a host.
         (400, "GET / HTTP/1.1\r\n\r\n"),
+        (400, "GET http://x/ HTTP/1.1\r\n\r\n"),
         (400, "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"),
         (400, "GET http://x/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"),
         (400, "GET / HTTP/1.1\r\nHost: x, y\r\n\r\n"),

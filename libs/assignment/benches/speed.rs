@@ -123,6 +123,17 @@ impl World {
         }
     }
 
+    /// What happens between two rounds of a dispatcher: every drone flies 50 m, and every order has waited for longer.
+    fn drift(&mut self) {
+        for ((at, _), number) in self.drones.iter_mut().zip(0_u32..) {
+            let angle = f64::from(number);
+            *at = (at.0 + 0.05 * angle.cos(), at.1 + 0.05 * angle.sin());
+        }
+        for order in &mut self.orders {
+            order.unserved += 300;
+        }
+    }
+
     /// One hundredth of drones and orders leaves, as many come.
     fn change(&mut self) {
         for _ in 0..self.drones.len().div_ceil(100) {
@@ -180,7 +191,23 @@ fn row(what: &str, times: &mut [Duration], summary: Option<Summary>) {
     println!("    {what:<34}{}{more}", figures(times));
 }
 
-fn case(name: &str, spread: Where, drones: usize, orders: usize, nearest: usize, rounds: usize) {
+/// What is different in each round.
+#[derive(Clone, Copy, PartialEq)]
+enum Changes {
+    Hundredth,
+    HundredthAndDrift,
+}
+
+impl Changes {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hundredth => "1 % changed",
+            Self::HundredthAndDrift => "all drifted",
+        }
+    }
+}
+
+fn case(name: &str, spread: Where, (drones, orders): (usize, usize), nearest: usize, rounds: usize, changes: Changes) {
     if !wanted(name) {
         return;
     }
@@ -190,7 +217,7 @@ fn case(name: &str, spread: Where, drones: usize, orders: usize, nearest: usize,
     );
     let _ = peak_mib();
     let [mut near, mut tell, mut cold] = [const { Vec::new() }; 3];
-    let [mut warm_near, mut warm_tell, mut warm, mut again] = [const { Vec::new() }; 4];
+    let [mut warm_near, mut warm_tell, mut warm, mut cold_tell, mut again] = [const { Vec::new() }; 5];
     let (mut cold_summary, mut warm_summary) = (None, None);
     for seed in 0..INSTANCES {
         let mut world = World::new(spread, drones, orders, seed);
@@ -200,6 +227,9 @@ fn case(name: &str, spread: Where, drones: usize, orders: usize, nearest: usize,
         cold_summary = Some(timed(&mut cold, || world.solver.solve()));
         world.solver.verify().expect("optimal");
         for _ in 0..rounds {
+            if changes == Changes::HundredthAndDrift {
+                world.drift();
+            }
             world.change();
             let candidates = timed(&mut warm_near, || world.candidates(nearest));
             timed(&mut warm_tell, || world.tell(&candidates));
@@ -219,7 +249,7 @@ fn case(name: &str, spread: Where, drones: usize, orders: usize, nearest: usize,
                 .collect();
             fresh.orders.iter_mut().for_each(|order| order.id = None);
             let candidates = fresh.candidates(nearest);
-            fresh.tell(&candidates);
+            timed(&mut cold_tell, || fresh.tell(&candidates));
             assert_eq!(
                 timed(&mut again, || fresh.solver.solve()).cost,
                 summary.cost,
@@ -232,10 +262,12 @@ fn case(name: &str, spread: Where, drones: usize, orders: usize, nearest: usize,
     row("into the solver", &mut tell, None);
     row("cold solve", &mut cold, cold_summary);
     if rounds > 0 {
-        row("1 % changed: nearest drones", &mut warm_near, None);
-        row("1 % changed: into the solver", &mut warm_tell, None);
-        row("1 % changed: warm solve", &mut warm, warm_summary);
-        row("1 % changed: cold solve instead", &mut again, None);
+        let of = |what: &str| format!("{}: {what}", changes.name());
+        row(&of("nearest drones"), &mut warm_near, None);
+        row(&of("into the solver"), &mut warm_tell, None);
+        row(&of("warm solve"), &mut warm, warm_summary);
+        row(&of("into a new solver instead"), &mut cold_tell, None);
+        row(&of("cold solve instead"), &mut again, None);
     }
     println!("    peak memory {} MiB", peak_mib());
 }
@@ -285,13 +317,17 @@ fn pricing(name: &str, spread: Where, drones: usize, orders: usize, nearest: usi
 }
 
 fn main() {
-    case("small", Where::Uniform, 18, 60, 18, 5);
-    case("many orders", Where::Uniform, 2_000, 10_000, 32, 4);
-    case("many orders, clusters", Where::Clusters, 2_000, 10_000, 32, 4);
-    case("many drones", Where::Uniform, 10_000, 2_000, 32, 4);
-    case("equal", Where::Uniform, 10_000, 10_000, 32, 4);
-    case("equal, clusters", Where::Clusters, 10_000, 10_000, 32, 4);
+    let few = Changes::Hundredth;
+    case("small", Where::Uniform, (18, 60), 18, 5, few);
+    case("many orders", Where::Uniform, (2_000, 10_000), 32, 4, few);
+    case("many orders, clusters", Where::Clusters, (2_000, 10_000), 32, 4, few);
+    case("many drones", Where::Uniform, (10_000, 2_000), 32, 4, few);
+    case("equal", Where::Uniform, (10_000, 10_000), 32, 4, few);
+    case("equal, clusters", Where::Clusters, (10_000, 10_000), 32, 4, few);
+    let all = Changes::HundredthAndDrift;
+    case("round, many orders", Where::Uniform, (2_000, 10_000), 32, 4, all);
+    case("round, equal", Where::Uniform, (10_000, 10_000), 32, 4, all);
     pricing("pricing", Where::Uniform, 2_000, 10_000, 32);
     pricing("pricing, few", Where::Uniform, 2_000, 10_000, 8);
-    case("dense", Where::Uniform, 2_000, 10_000, 2_000, 0);
+    case("dense", Where::Uniform, (2_000, 10_000), 2_000, 0, few);
 }

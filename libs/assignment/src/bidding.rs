@@ -34,11 +34,11 @@ pub(crate) fn bid(
         let (mut second, mut second_at) = (unmatched, NONE);
         let mut scanned = 1;
         for edge in near.edges(bidder) {
-            if edge.number() + far.lowest >= second {
+            if edge.number() >= second {
                 break;
             }
             scanned += 1;
-            let offer = edge.number() + far.vertex(edge.vertex()).potential;
+            let offer = edge.number() + far.vertex(edge.vertex()).above_floor();
             if offer < best {
                 (second, second_at) = (best, best_at);
                 (best, best_at) = (offer, edge.vertex());

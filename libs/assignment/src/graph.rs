@@ -67,7 +67,7 @@ impl Vertex {
         }
     }
 
-    /// How far its potential may still fall.
+    /// How far its potential may still fall; what it adds to the number of an edge that leads to it.
     pub(crate) fn above_floor(&self) -> i64 {
         self.potential - self.floor
     }
@@ -82,10 +82,10 @@ impl Vertex {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Side {
     pub(crate) vertices: Vec<Vertex>,
-    /// Edges of each vertex, cheapest first (those of columns only while solving, see `unsorted`).
+    /// Edges of each vertex, least first (those of columns only while solving). The number of an edge is its cost *plus the floor of the vertex
+    /// at its other end*, so the least that the edge can come to: scans end as soon as that is too much. Rows see plain costs, for the
+    /// floors of columns are 0.
     pub(crate) edges: Vec<Vec<Packed>>,
-    /// No potential on this side is below this: scans of the other side's edges, cheapest first, can end early.
-    pub(crate) lowest: i64,
 }
 
 impl Side {

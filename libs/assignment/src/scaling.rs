@@ -62,11 +62,11 @@ fn tighten(near: &mut Side, far: &mut Side, slack: i64, meter: &mut Meter<'_>) {
         let (mut value, mut mate_offer) = (-vertex.floor, FAR);
         let mut scanned = 1;
         for edge in near.edges(number) {
-            if edge.number() + far.lowest > value && (mate == NONE || mate_offer != FAR) {
+            if edge.number() > value && (mate == NONE || mate_offer != FAR) {
                 break;
             }
             scanned += 1;
-            let offer = edge.number() + far.vertex(edge.vertex()).potential;
+            let offer = edge.number() + far.vertex(edge.vertex()).above_floor();
             value = value.min(offer);
             if edge.vertex() == mate {
                 mate_offer = offer;

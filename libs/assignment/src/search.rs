@@ -86,13 +86,13 @@ fn grow(
         let mut scanned = 0;
         for edge in edges {
             // Edges are sorted: no later one can lead anywhere before the end.
-            if base + edge.number() + far.lowest >= nearest_end {
+            if base + edge.number() >= nearest_end {
                 break;
             }
             scanned += 1;
             let vertex = edge.vertex();
             let target = far.vertex_mut(vertex);
-            let distance = base + edge.number() + target.potential;
+            let distance = base + edge.number() + target.above_floor();
             if distance >= nearest_end || distance >= target.distance {
                 continue;
             }

@@ -58,6 +58,8 @@ pub struct Solver {
     states: Vec<RowState>,
     /// Per column, how many of its edges, from the first, are sorted.
     sorted: Vec<usize>,
+    /// Per row, the floor that is in the columns' edges to it. Another one gets there when solving.
+    mirrored_floors: Vec<i64>,
     /// Whether prices mean nothing yet.
     is_cold: bool,
     scratch: Scratch,
@@ -83,6 +85,7 @@ impl Solver {
             column_slots: Slots::default(),
             states: Vec::new(),
             sorted: Vec::new(),
+            mirrored_floors: Vec::new(),
             is_cold: true,
             scratch: Scratch::default(),
             marks: Vec::new(),
@@ -128,9 +131,10 @@ impl Solver {
         self.check_column(column)?;
         let slot = column.vertex();
         for edge in std::mem::take(&mut self.columns.edges[slot as usize]) {
-            let row = edge.vertex();
-            let candidates = &mut self.rows.edges[row as usize];
-            if let Ok(index) = candidates.binary_search(&Packed::new(edge.number(), slot)) {
+            let row = edge.vertex() as usize;
+            let candidates = &mut self.rows.edges[row];
+            let cost = edge.number() - self.mirrored_floors[row];
+            if let Ok(index) = candidates.binary_search(&Packed::new(cost, slot)) {
                 candidates.remove(index);
             }
         }
@@ -156,6 +160,8 @@ impl Solver {
         place(&mut self.rows, slot, Vertex::new(-unserved));
         self.states.resize(self.rows.vertices.len(), RowState::New);
         self.states[slot as usize] = RowState::New;
+        self.mirrored_floors.resize(self.rows.vertices.len(), 0);
+        self.mirrored_floors[slot as usize] = -unserved;
         let edges = self.pack(candidates);
         self.replace_edges(slot, edges);
         Ok(RowId::new(slot, generation))
@@ -225,6 +231,7 @@ impl Solver {
         let slot = row.vertex();
         self.replace_edges(slot, Vec::new());
         *self.rows.vertex_mut(slot) = Vertex::new(0);
+        self.mirrored_floors[slot as usize] = 0;
         self.states[slot as usize] = RowState::Proper;
         self.row_slots.give_back(slot);
         Ok(())
@@ -368,6 +375,7 @@ impl Solver {
 
     /// Brings edges and potentials in order after changes.
     fn prepare(&mut self, meter: &mut Meter<'_>) {
+        self.mirror_floors();
         for (edges, sorted) in self.columns.edges.iter_mut().zip(&mut self.sorted) {
             if *sorted < edges.len() {
                 // Stable, as that one is fast where a large part is sorted already.
@@ -375,13 +383,32 @@ impl Solver {
                 *sorted = edges.len();
             }
         }
-        self.rows.lowest = self.rows.vertices.iter().map(|row| row.floor).min().unwrap_or(0);
         let start = if self.is_cold && self.column_slots.taken() < self.row_slots.taken() {
             Start::Columns
         } else {
             Start::Rows
         };
         repair(&mut self.rows, &mut self.columns, &mut self.states, start, meter);
+    }
+
+    /// Brings the floors of rows that have others now into the columns' edges.
+    fn mirror_floors(&mut self) {
+        let floors = &mut self.mirrored_floors;
+        let rises: Vec<i64> = (self.rows.vertices.iter().zip(floors.iter_mut()))
+            .map(|(row, mirrored)| row.floor - std::mem::replace(mirrored, row.floor))
+            .collect();
+        if rises.iter().all(|rise| *rise == 0) {
+            return;
+        }
+        for (edges, sorted) in self.columns.edges.iter_mut().zip(&mut self.sorted) {
+            for edge in edges {
+                let rise = rises[edge.vertex() as usize];
+                if rise != 0 {
+                    *edge = Packed::new(edge.number() + rise, edge.vertex());
+                    *sorted = 0;
+                }
+            }
+        }
     }
 
     /// Makes every active vertex inactive.
@@ -474,7 +501,7 @@ impl Solver {
             };
             changed = true;
             if let Some(edge) = if is_gone { olds.next() } else { news.next() } {
-                let mirrored = Packed::new(edge.number(), row);
+                let mirrored = Packed::new(edge.number() + self.mirrored_floors[row as usize], row);
                 if is_gone {
                     self.forget_edge(edge.vertex(), mirrored);
                 } else {

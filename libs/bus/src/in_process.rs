@@ -51,17 +51,22 @@ impl Bus for InProcess {
         if self.shutdown.is_cancelled() {
             return Err(PublishError::Unavailable("the bus has been shut down".into()));
         }
-        let message = Message { body, deliveries: 0 };
+        let mut span = crate::sending(topic, "in_process");
+        let message = Message {
+            body,
+            context: span.context().clone(),
+            deliveries: 0,
+        };
         match topic.fanout {
-            Fanout::Work => {
-                self.queues
-                    .work(topic)
-                    .push(message)
-                    .map_err(|Full { limit }| PublishError::NotConfirmed {
-                        topic: topic.name.clone(),
-                        reason: format!("the queue is full: {limit} messages wait"),
-                    })
-            }
+            Fanout::Work => self
+                .queues
+                .work(topic)
+                .push(message)
+                .map_err(|Full { limit }| PublishError::NotConfirmed {
+                    topic: topic.name.clone(),
+                    reason: format!("the queue is full: {limit} messages wait"),
+                })
+                .inspect_err(|error| span.failed(error)),
             Fanout::Broadcast => {
                 for queue in self.queues.subscribers(topic) {
                     // Makes way at its head, so it is never full.
@@ -131,6 +136,7 @@ impl Queues {
 #[derive(Debug, Clone)]
 struct Message {
     body: Bytes,
+    context: trace::Context,
     /// How often it has been handed to a subscriber.
     deliveries: u32,
 }
@@ -226,6 +232,7 @@ impl InProcessSubscription {
             .expect("the semaphore of a subscription is never closed");
         let message = self.queue.pop().await;
         let (body, redelivered) = (message.body.clone(), message.deliveries > 1);
+        let context = message.context.clone();
         let acker = InProcessAcker {
             message,
             queue: Arc::clone(&self.queue),
@@ -233,7 +240,7 @@ impl InProcessSubscription {
             shutdown: self.shutdown.clone(),
             slot,
         };
-        Delivery::new(body, redelivered, Box::new(acker))
+        Delivery::new(body, redelivered, context, Box::new(acker))
     }
 }
 
@@ -267,6 +274,7 @@ impl InProcessAcker {
                 // It starts a new life there: its deliveries are counted afresh. That queue drops its oldest, so it takes it.
                 let _ = self.queues.work(&topic.dead()).push(Message {
                     body: self.message.body,
+                    context: self.message.context,
                     deliveries: 0,
                 });
             }

@@ -11,6 +11,7 @@
 //!   (Over RabbitMQ, deliveries lost with a connection or a killed process count as one, however many they were.)
 //! - A [`Fanout::Broadcast`] topic reaches every subscriber that is there. A slow one loses its oldest messages beyond
 //!   [`limits::BROADCAST_QUEUE_MAX`]. There is no dead-letter queue: what is rejected, or fails twice, is dropped and logged.
+//! - What a message is published on behalf of ([`trace::Scope`]) goes along with it, in headers, and comes out as [`Delivery::context`].
 //! - A dead-letter queue keeps the newest [`limits::DEAD_QUEUE_MAX`]. Looking at a dead letter without answering never loses it.
 
 pub use in_process::InProcess;
@@ -110,6 +111,16 @@ pub enum PublishError {
     },
 }
 
+/// The span of handing a message over, if whoever does that is traced. Its context goes along with the message.
+pub(crate) fn sending(topic: &Topic, system: &'static str) -> trace::Span {
+    let span = trace::with_current(|scope| scope.span(trace::Kind::Producer, || format!("send {topic}")));
+    let mut span = span.unwrap_or_else(|| trace::Span::unrecorded(trace::Context::default()));
+    span.set("messaging.system", system);
+    span.set("messaging.operation.type", "send");
+    span.set_with("messaging.destination.name", || topic.name.clone());
+    span
+}
+
 /// The bus: what services hold, as an `Arc<dyn Bus>`.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
@@ -146,6 +157,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// True when it has been delivered before.
     pub redelivered: bool,
+    /// What it was published on behalf of: its trace and the id of its request, if any.
+    pub context: trace::Context,
     unanswered: Unanswered,
 }
 
@@ -177,10 +190,11 @@ impl Drop for Unanswered {
 }
 
 impl Delivery {
-    pub(crate) fn new(body: Bytes, redelivered: bool, acker: Box<dyn Acker>) -> Self {
+    pub(crate) fn new(body: Bytes, redelivered: bool, context: trace::Context, acker: Box<dyn Acker>) -> Self {
         Self {
             body,
             redelivered,
+            context,
             unanswered: Unanswered(Some(acker)),
         }
     }

@@ -3,6 +3,7 @@
 //! Blocking calls: from async tests, use `spawn_blocking`.
 
 use std::fs;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -150,6 +151,19 @@ impl Broker {
         self.end(b"kill\n");
     }
 
+    /// Process numbers of the broker itself, by its folder in `/proc`; none while it is stopped, or where there is no `/proc`.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let home = self.directory.as_os_str().as_encoded_bytes();
+        let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &u32| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).any(|argument| argument == home)
+        })
+        .collect()
+    }
+
     fn end(&mut self, order: &[u8]) {
         if let Some(mut keeper) = self.running.take() {
             // If the shell is gone already there is nobody to take orders.
@@ -226,20 +240,41 @@ fn server_path() -> Option<PathBuf> {
 
 /// Ports nobody uses now. All are held while the next is chosen, so that they differ.
 fn free_ports() -> std::io::Result<Ports> {
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(listeners.iter()) {
-        match listener {
-            Ok(listener) => *port = listener.local_addr()?.port(),
-            Err(error) => return Err(std::io::Error::new(error.kind(), error.to_string())),
+    let listeners = [free_port()?, free_port()?, free_port()?];
+    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+    Ok(Ports {
+        amqp: port(&listeners[0])?,
+        distribution: port(&listeners[1])?,
+        epmd: port(&listeners[2])?,
+    })
+}
+
+/// Holds a port below those that the system gives out by itself: the broker takes seconds until it binds its ports, is stopped and started
+/// again, and any connection that another test makes meanwhile may be given one of the others.
+fn free_port() -> std::io::Result<TcpListener> {
+    const LOWEST: u16 = 20_000;
+    const TRIES: u16 = 100;
+    let highest = first_ephemeral_port().filter(|first| *first > LOWEST + TRIES);
+    if let Some(highest) = highest {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        for _ in 0..TRIES {
+            // Apart from those of other processes and of earlier runs.
+            let place = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let mixed = BuildHasherDefault::<DefaultHasher>::default().hash_one(place);
+            #[expect(clippy::cast_possible_truncation, reason = "less than a port's range")]
+            let port = LOWEST + (mixed % u64::from(highest - LOWEST)) as u16;
+            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                return Ok(listener);
+            }
         }
     }
-    let [amqp, distribution, epmd] = ports;
-    Ok(Ports {
-        amqp,
-        distribution,
-        epmd,
-    })
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// The first port the system gives out by itself, where that can be found out.
+fn first_ephemeral_port() -> Option<u16> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    range.split_whitespace().next()?.parse().ok()
 }
 
 /// True if whoever listens there answers AMQP's greeting with a method frame: an open port alone may not be ready.

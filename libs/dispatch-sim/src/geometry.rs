@@ -1,4 +1,4 @@
-//! Points of the plane, in kilometres.
+//! Points of the plane, in kilometres, and how one flies between them.
 
 /// A point of the plane. Kilometres east and north of wherever the caller's origin is.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -33,5 +33,35 @@ impl Point {
         }
         let share = km / all;
         Self::new(self.x + (goal.x - self.x) * share, self.y + (goal.y - self.y) * share)
+    }
+}
+
+/// How one flies from place to place.
+pub trait Ways {
+    /// Length of the way, in km: never less than the straight line, and 0 to where one is.
+    fn km(&self, from: Point, to: Point) -> f64;
+
+    /// Where one is after `km` of it; at its end, if it is not longer.
+    fn after(&self, from: Point, to: Point, km: f64) -> Point;
+
+    /// The place nearest to `point` where a drone may wait.
+    fn stay(&self, point: Point) -> Point;
+}
+
+/// Nothing is in the way anywhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Straight;
+
+impl Ways for Straight {
+    fn km(&self, from: Point, to: Point) -> f64 {
+        from.km_to(to)
+    }
+
+    fn after(&self, from: Point, to: Point, km: f64) -> Point {
+        from.towards(to, km)
+    }
+
+    fn stay(&self, point: Point) -> Point {
+        point
     }
 }

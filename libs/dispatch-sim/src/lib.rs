@@ -13,14 +13,15 @@
 //!
 //! [`Reference`] is a world without the details of a product: a square, one class of drones, no batteries, Poisson orders between uniform
 //! points. With N drones, arrival rate λ and mean direct flight E\[D\], its utilisation is λ · E\[D\] · 1.25 / N. [`world::run`] plays it, event
-//! by event, and [`Bounds`] tell what no policy can beat. `cargo run --release -p dispatch-sim --example table` prints the comparison.
+//! by event, and [`Bounds`] tell what no policy can beat. `dronedispatch simulate` prints the comparison. [`fleet`] adds weight classes, batteries
+//! and chargers, and [`Ways`] what one has to fly round.
 //!
 //! # A policy of your own
 //!
 //! One function, and one test. This one gives each drone that is free the order nearest to it:
 //!
 //! ```
-//! use dispatch_sim::{AllFit, Bounds, Demand, Plan, Policy, Reference, Snapshot, world};
+//! use dispatch_sim::{Bounds, Demand, Plan, Policy, Reference, Snapshot, world};
 //!
 //! struct NearestOrder;
 //!
@@ -43,7 +44,7 @@
 //! reference.orders = 500;
 //! let (orders, starts) = reference.draw();
 //! let demand = Demand::unknown();
-//! let settings = world::Settings { km_per_min: reference.km_per_min(), decision_every_min: 0.0, pairs: &AllFit, demand: &demand };
+//! let settings = world::Settings::plain(reference.km_per_min(), &demand);
 //! let (report, _) = world::run(&NearestOrder, &orders, &starts, &settings)?;
 //! assert!(report.to_deliver.mean >= Bounds::new(&orders, 18, settings.km_per_min).best_min());
 //! # Ok::<(), world::Failure>(())
@@ -57,19 +58,22 @@
 //! [`Optimal::plan_within`] gives it a deadline.
 
 pub mod bounds;
+pub mod fleet;
 pub mod geometry;
 pub mod orders;
+pub mod pdptw;
 pub mod policy;
 pub mod report;
 pub mod snapshot;
 pub mod world;
 
 pub use assignment::Stopped;
-pub use bounds::Bounds;
-pub use geometry::Point;
-pub use orders::Reference;
+pub use bounds::{Bounds, Work};
+pub use fleet::{Charger, Classes, Doors, Energy};
+pub use geometry::{Point, Straight, Ways};
+pub use orders::{Arrivals, Reference};
 pub use policy::greedy::Greedy;
 pub use policy::matching::{Matching, MatchingSettings};
 pub use policy::optimal::{Optimal, OptimalSettings};
-pub use report::{Report, Times};
-pub use snapshot::{AllFit, BadPlan, Demand, Drone, Heading, Order, Pairs, Plan, Policy, Snapshot};
+pub use report::{Charging, Report, Times};
+pub use snapshot::{AllFit, BadPlan, Charge, Demand, Drone, Heading, Order, Pairs, Plan, Policy, Snapshot};

@@ -21,7 +21,7 @@ pub struct Times {
 }
 
 impl Times {
-    fn new(mut minutes: Vec<f64>) -> Self {
+    pub(crate) fn new(mut minutes: Vec<f64>) -> Self {
         minutes.sort_unstable_by(f64::total_cmp);
         let Some(&max) = minutes.last() else {
             return Self::default();
@@ -52,8 +52,23 @@ pub struct Report {
     pub open_late: f64,
     /// Whether the backlog did not grow ([`GROWTH_MAX`]).
     pub is_stable: bool,
-    /// Flights without parcels.
+    /// What was flown, with parcels and without.
     pub flown: Flown,
+    /// What happened at chargers.
+    pub charging: Charging,
+}
+
+/// What happened at chargers; nothing in a world without batteries.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Charging {
+    /// How often a drone was put to charge.
+    pub stays: usize,
+    /// Of these, how many had to wait for a slot.
+    pub queued: usize,
+    /// How long they waited for a slot, those included that did not have to.
+    pub waits: Times,
+    /// The least that any battery ever had, percent.
+    pub least_battery_pct: f64,
 }
 
 impl Report {
@@ -72,11 +87,19 @@ impl Report {
             to_deliver: times(|trip| trip.delivered_min),
             open_early,
             open_late,
-            // A few orders more than a few are no trend: the growth must also be more than one order per drone.
-            is_stable: open_late <= GROWTH_MAX * open_early || open_late - open_early <= fleet,
+            // A few orders more than a few are no trend: the growth must also be more than one order per drone. A burst at one time
+            // is no arrival process that a backlog could grow under.
+            is_stable: open_late <= GROWTH_MAX * open_early || open_late - open_early <= fleet || is_burst(trips),
             flown: *flown,
+            charging: Charging::default(),
         }
     }
+}
+
+/// Whether all orders were placed at once.
+fn is_burst(trips: &[Trip]) -> bool {
+    let placed = |trip: Option<&Trip>| trip.map_or(0.0, |trip| trip.placed_min);
+    placed(trips.last()) <= placed(trips.first())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

@@ -65,11 +65,39 @@ pub enum Heading {
     Place(Point),
 }
 
+/// What a pair is charged with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Charge {
+    /// See [`Pairs::extra_min`].
+    pub extra_min: f64,
+    /// By how many km the way to the pick-up is longer than the straight line; its minutes are part of `extra_min`. Not negative.
+    pub detour_km: f64,
+}
+
 /// Which drone may take which order: weight classes, battery, ranges, rules.
 pub trait Pairs {
     /// Minutes on top of the flight that the pair is charged with (a detour to a charger, the pity of a heavy drone for a light parcel), or
     /// nothing if the drone must not take the order. Must be finite, and the same when asked again.
     fn extra_min(&self, order: &Order, drone: &Drone) -> Option<f64>;
+
+    /// The same, and how much of it is because something is in the way to the pick-up.
+    fn charge(&self, order: &Order, drone: &Drone) -> Option<Charge> {
+        Some(Charge {
+            extra_min: self.extra_min(order, drone)?,
+            detour_km: 0.0,
+        })
+    }
+
+    /// Length of the loaded leg, in km: the straight line, unless something is in the way.
+    fn loaded_km(&self, order: &Order) -> f64 {
+        order.direct_km()
+    }
+
+    /// Minutes on top of what it costs anyway to leave the order without a drone; negative for one that may rather wait than others. Must be
+    /// small beside [`MatchingSettings::unserved_min`](crate::MatchingSettings), and the same when asked again.
+    fn patience_min(&self, _order: &Order) -> f64 {
+        0.0
+    }
 }
 
 /// Any drone may take any order, at no extra cost.
@@ -107,9 +135,17 @@ impl Demand {
     /// Equal demand everywhere in a square, as `cells` × `cells` points.
     #[must_use]
     pub fn uniform(side_km: f64, cells: u32, per_min: f64) -> Self {
-        let middle = |cell: u32| (f64::from(cell) + 0.5) * side_km / f64::from(cells);
+        Self::even((Point::default(), Point::new(side_km, side_km)), cells, per_min)
+    }
+
+    /// Equal demand everywhere in the rectangle between two corners, south-west and north-east, as `cells` × `cells` points.
+    #[must_use]
+    pub fn even((low, high): (Point, Point), cells: u32, per_min: f64) -> Self {
+        let middle = |low: f64, high: f64, cell: u32| low + (f64::from(cell) + 0.5) * (high - low) / f64::from(cells);
         let points = (0..cells)
-            .flat_map(|row| (0..cells).map(move |column| (Point::new(middle(column), middle(row)), 1.0)))
+            .flat_map(|row| (0..cells).map(move |column| (row, column)))
+            .map(|(row, column)| Point::new(middle(low.x, high.x, column), middle(low.y, high.y, row)))
+            .map(|point| (point, 1.0))
             .collect();
         Self { points, per_min }
     }

@@ -7,7 +7,7 @@
 //! ```text
 //! pending ──assign──▶ assigned ──first_movement──▶ in_flight ──arrive──▶ delivered
 //!    ▲                   │                            │
-//!    └── drone_lost ─────┴── (before pick-up) ────────┘     cancel (before pick-up) ─▶ cancelled     fail ─▶ failed
+//!    └─ drone_lost, take_back (before pick-up) ───────┘     cancel (before pick-up) ─▶ cancelled     fail ─▶ failed
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::drone::DroneType;
 use crate::geo::Point;
 use crate::order::NewOrder;
+use crate::priority::Priority;
 use crate::zones::ZonesConfig;
 
 /// Most entries of `history`: when there are more, the oldest after the first go.
@@ -23,6 +24,9 @@ pub const HISTORY_MAX: usize = 32;
 
 /// `reason`: origin or destination lies outside the zones.
 pub const REASON_OUT_OF_AREA: &str = "out_of_area";
+
+/// `reason`: origin or destination lies in a no-fly zone.
+pub const REASON_NO_FLY_ZONE: &str = "no_fly_zone";
 
 /// `reason`: no drone could fly it even fully charged.
 pub const REASON_OUT_OF_RANGE: &str = "out_of_range";
@@ -143,9 +147,12 @@ pub struct Delivery {
     /// Which way the drone flies; null while no drone does.
     #[serde(default)]
     pub leg: Option<Leg>,
-    /// When the present drone took it, Unix seconds.
+    /// When a drone took it, Unix seconds. It stays what it was when a swap gives the order to another one, and goes when the drone is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assigned_at: Option<f64>,
+    /// How often it was taken back from a drone that flew to its pick-up, for a better one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub swaps: u32,
     /// When the parcel came on board, Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picked_up_at: Option<f64>,
@@ -161,15 +168,47 @@ pub struct Delivery {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Urgency, 0 (or absent) to [`crate::order::PRIORITY_MAX`].
+    /// How urgent it is; absent means normal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
+    pub priority: Option<Priority>,
+    /// When it should have arrived, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<f64>,
+    /// When it will probably be picked up, Unix seconds; while it waits or its drone flies to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pickup_eta: Option<f64>,
+    /// When it will probably arrive, Unix seconds; while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_eta: Option<f64>,
+    /// Why it waits, for people to read; while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// The trace that its life is part of, and the last span of that: the value of a W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The W3C `tracestate` beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
+    /// The id of the request that ordered it, as in logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// What happened so far, oldest first, at most [`HISTORY_MAX`] entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryEntry>,
     /// Whatever else the record holds: kept.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// What is expected of an open delivery: a guess, of which nothing depends.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outlook {
+    /// When it will be picked up, Unix seconds; `None` when nobody knows, or after it.
+    pub pickup_at: Option<f64>,
+    /// When it will arrive, Unix seconds; `None` when nobody knows.
+    pub delivery_at: Option<f64>,
+    /// Why it waits, while it does.
+    pub waits_for: Option<String>,
 }
 
 /// The value of an `open:{id}` key: small, there while the delivery is open.
@@ -227,12 +266,20 @@ impl Delivery {
             timestamp: now,
             leg: None,
             assigned_at: None,
+            swaps: 0,
             picked_up_at: None,
             delivered_at: None,
             cancelled_at: None,
             failed_at: None,
             reason: None,
             priority: order.priority,
+            deadline: order.deadline,
+            pickup_eta: None,
+            delivery_eta: None,
+            waits_for: None,
+            traceparent: None,
+            tracestate: None,
+            request_id: None,
             history: Vec::new(),
             extra: Map::new(),
         };
@@ -243,6 +290,27 @@ impl Delivery {
     #[must_use]
     pub fn drone_type(&self) -> DroneType {
         DroneType::for_weight(self.weight)
+    }
+
+    /// The same with another outlook, which is no step of its life.
+    #[must_use]
+    pub fn expecting(self, outlook: Outlook) -> Self {
+        Self {
+            pickup_eta: outlook.pickup_at,
+            delivery_eta: outlook.delivery_at,
+            waits_for: outlook.waits_for,
+            ..self
+        }
+    }
+
+    /// The outlook in the record.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        Outlook {
+            pickup_at: self.pickup_eta,
+            delivery_at: self.delivery_eta,
+            waits_for: self.waits_for.clone(),
+        }
     }
 
     /// Where its drone flies to now; `None` while no drone has it.
@@ -264,10 +332,12 @@ impl Delivery {
             status: DeliveryStatus::Assigned,
             drone_id: Some(drone_id.to_owned()),
             leg: Some(Leg::ToOrigin),
-            assigned_at: Some(now),
+            // After a swap the first time counts: the order has been provided for since.
+            assigned_at: self.assigned_at.or(Some(now)),
             ..self.clone()
         };
-        Ok(next.noted(now))
+        // What the order waited for is over; who assigned it knows better.
+        Ok(next.expecting(Outlook::default()).noted(now))
     }
 
     /// assigned → in flight.
@@ -296,6 +366,7 @@ impl Delivery {
         Ok(Self {
             leg: Some(Leg::ToDestination),
             picked_up_at: Some(now),
+            pickup_eta: None,
             ..self.clone()
         }
         .noted(now))
@@ -314,6 +385,7 @@ impl Delivery {
             delivered_at: Some(now),
             ..self.clone()
         }
+        .expecting(Outlook::default())
         .noted(now))
     }
 
@@ -330,6 +402,7 @@ impl Delivery {
             cancelled_at: Some(now),
             ..self.clone()
         }
+        .expecting(Outlook::default())
         .noted(now))
     }
 
@@ -346,7 +419,7 @@ impl Delivery {
             failed_at: Some(now),
             ..self.clone()
         };
-        Ok(next.noted(now))
+        Ok(next.expecting(Outlook::default()).noted(now))
     }
 
     /// The drone is gone: before pick-up the delivery waits again, after it the delivery fails ([`REASON_DRONE_LOST`]).
@@ -366,7 +439,26 @@ impl Delivery {
             assigned_at: None,
             ..self.clone()
         };
-        Ok(next.noted(now))
+        Ok(next.expecting(Outlook::default()).noted(now))
+    }
+
+    /// Assigned or in flight to the origin → pending: taken back from its drone, because a better one can come or it has better to do. A swap is
+    /// this and [`Self::assign`].
+    ///
+    /// # Errors
+    /// [`TransitionError::Status`] unless assigned or in flight, [`TransitionError::Leg`] when the parcel is on board.
+    pub fn take_back(&self, now: f64) -> Result<Self, TransitionError> {
+        let flying = [DeliveryStatus::Assigned, DeliveryStatus::InFlight];
+        self.need("take_back", "assigned or in_flight", &flying)?;
+        self.need_not_picked_up("take_back")?;
+        let next = Self {
+            status: DeliveryStatus::Pending,
+            drone_id: None,
+            leg: None,
+            swaps: self.swaps.saturating_add(1),
+            ..self.clone()
+        };
+        Ok(next.expecting(Outlook::default()).noted(now))
     }
 
     fn noted(mut self, now: f64) -> Self {
@@ -440,12 +532,17 @@ impl Delivery {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
     use serde_json::json;
 
-    use super::{Delivery, DeliveryStatus, HISTORY_MAX, Leg, OpenEntry, REASON_DRONE_LOST, TransitionError};
+    use super::{Delivery, DeliveryStatus, HISTORY_MAX, Leg, OpenEntry, Outlook, REASON_DRONE_LOST, TransitionError};
     use crate::geo::Point;
     use crate::order::NewOrder;
     use crate::zones::ZonesConfig;
@@ -456,6 +553,7 @@ mod tests {
             destination: Point::new(41.95, 12.4),
             weight: 2.5,
             priority: None,
+            deadline: None,
         };
         Delivery::new("0190".to_owned(), &order, &ZonesConfig::rome(2, 2).unwrap(), 1_000.0)
     }
@@ -511,6 +609,35 @@ mod tests {
     }
 
     #[test]
+    fn an_outlook_lasts_as_long_as_it_means_something() {
+        let outlook = |pickup_at, waits_for: Option<&str>| Outlook {
+            pickup_at,
+            delivery_at: Some(90.0),
+            waits_for: waits_for.map(str::to_owned),
+        };
+        let waiting = pending().expecting(outlook(Some(50.0), Some("no light drone free; next in 40 s")));
+        let json = serde_json::to_value(&waiting).unwrap();
+        assert_eq!(
+            (&json["pickup_eta"], &json["delivery_eta"]),
+            (&json!(50.0), &json!(90.0))
+        );
+        assert_eq!(json["waits_for"], "no light drone free; next in 40 s");
+        let assigned = waiting.assign("drone-1", 1.0).unwrap();
+        assert_eq!(assigned.outlook(), Outlook::default());
+        let flying = assigned
+            .expecting(outlook(Some(50.0), None))
+            .first_movement(2.0)
+            .unwrap();
+        assert_eq!(flying.pickup_eta, Some(50.0));
+        let loaded = flying.at_origin(3.0).unwrap();
+        assert_eq!(loaded.outlook(), outlook(None, None));
+        assert_eq!(flying.drone_lost(3.0).unwrap().outlook(), Outlook::default());
+        for ended in [loaded.arrive(4.0), loaded.fail("x", 4.0), flying.cancel(4.0)] {
+            assert_eq!(ended.unwrap().outlook(), Outlook::default());
+        }
+    }
+
+    #[test]
     fn a_lost_drone() {
         let flying = pending().assign("drone-1", 1.0).unwrap().first_movement(2.0).unwrap();
         let again = flying.drone_lost(3.0).unwrap();
@@ -527,6 +654,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_back_waits_again_and_remembers_when_it_was_first_taken() {
+        let assigned = pending().assign("drone-1", 1.0).unwrap();
+        assert!(serde_json::to_value(&assigned).unwrap().get("swaps").is_none());
+        for taken in [assigned.clone(), assigned.first_movement(2.0).unwrap()] {
+            let back = taken.take_back(3.0).unwrap();
+            assert_eq!(
+                (back.status, &back.drone_id, back.leg, back.swaps),
+                (DeliveryStatus::Pending, &None, None, 1)
+            );
+            let again = back.assign("drone-2", 4.0).unwrap();
+            assert_eq!(
+                (again.assigned_at, again.drone_id.as_deref()),
+                (Some(1.0), Some("drone-2"))
+            );
+            let twice = again.take_back(5.0).unwrap();
+            assert_eq!(
+                (twice.swaps, serde_json::to_value(&twice).unwrap()["swaps"].as_u64()),
+                (2, Some(2))
+            );
+        }
+        let loaded = assigned.first_movement(2.0).unwrap().at_origin(3.0).unwrap();
+        assert!(matches!(loaded.take_back(4.0), Err(TransitionError::Leg { .. })));
+        assert!(pending().take_back(1.0).is_err());
+    }
+
+    #[test]
     fn names_go_both_ways() {
         for status in DeliveryStatus::ALL {
             assert_eq!(DeliveryStatus::from_name(status.name()), Some(status));
@@ -537,7 +690,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_walk_keeps_the_invariants(steps in prop::collection::vec(0..7_u8, 0..80)) {
+        fn every_walk_keeps_the_invariants(steps in prop::collection::vec(0..8_u8, 0..80)) {
             let mut at = pending();
             for (now, step) in (2_000_u32..).map(f64::from).zip(steps) {
                 let next = match step {
@@ -547,6 +700,7 @@ mod tests {
                     3 => at.arrive(now),
                     4 if now > 2_030.0 => at.cancel(now),
                     5 if now > 2_030.0 => at.fail("x", now),
+                    6 => at.take_back(now),
                     _ => at.drone_lost(now),
                 };
                 let Ok(next) = next else { continue };

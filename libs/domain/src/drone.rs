@@ -2,16 +2,19 @@
 //!
 //! Promises: the JSON shape of the keys [`crate::keys::drone`], with fields this code does not know carried along unchanged;
 //! `status == busy` exactly when `current_delivery` is set, after every transition. The dispatcher owns `status`,
-//! `current_delivery`, `charge_at` and the `feas_…` fields; the simulator owns `pos`, `battery` and `at_charge`. Each writes
-//! by CAS from what it read, changing only its own.
+//! `current_delivery`, `charge_at`, `top_up` and the `feas_…` fields; the simulator owns `pos`, `battery`, `at_charge`, `seen_at`,
+//! `charge_since` and `charge_queue` (the last two end with the charging, whoever ends it). Each writes by CAS from what it read,
+//! changing only its own.
 //!
 //! ```text
-//! inactive ⇄ idle ⇄ busy     idle → charging → idle     idle, charging → retiring → inactive
+//! inactive ⇄ idle ⇄ busy     idle → charging → idle     idle, charging → retiring → inactive     charging to top up → busy
+//! idle, busy, charging, retiring → lost → idle
 //! ```
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::chargers::Place;
 pub use crate::class::DroneType;
 use crate::energy::FULL_PCT;
 use crate::geo::Point;
@@ -19,6 +22,9 @@ use crate::zones::ZonesConfig;
 
 /// Most delivery ids that `feas_miss_set` remembers; the oldest go first.
 pub const FEAS_MISS_SET_MAX: usize = 64;
+
+/// A drone whose record has nothing new for this long, in seconds, gets a fresh `seen_at` from who flies it.
+pub const HEARTBEAT_SEC: f64 = 10.0;
 
 /// What a drone is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,11 +40,20 @@ pub enum DroneStatus {
     Charging,
     /// As charging, but will be inactive afterwards.
     Retiring,
+    /// Silent for too long: it gets no order until it is heard of again.
+    Lost,
 }
 
 impl DroneStatus {
     /// All states, in the order they are shown.
-    pub const ALL: [Self; 5] = [Self::Inactive, Self::Idle, Self::Busy, Self::Charging, Self::Retiring];
+    pub const ALL: [Self; 6] = [
+        Self::Inactive,
+        Self::Idle,
+        Self::Busy,
+        Self::Charging,
+        Self::Retiring,
+        Self::Lost,
+    ];
 
     /// The name in JSON.
     #[must_use]
@@ -49,10 +64,11 @@ impl DroneStatus {
             Self::Busy => "busy",
             Self::Charging => "charging",
             Self::Retiring => "retiring",
+            Self::Lost => "lost",
         }
     }
 
-    /// True for the states that count as the active fleet: everything but inactive and retiring.
+    /// True for the states that count as the active fleet: everything but inactive, retiring and lost.
     #[must_use]
     pub const fn is_active(self) -> bool {
         matches!(self, Self::Idle | Self::Busy | Self::Charging)
@@ -93,9 +109,30 @@ pub struct Drone {
     /// The charge point a charging drone must go to, when it is not simply the nearest: see [`Drone::charge_target`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge_at: Option<Point>,
+    /// While charging: it only uses the time until an order needs it, and may be given one at any moment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub top_up: bool,
+    /// When it came to the charge point at which it charges or waits for a slot, Unix seconds: see [`crate::chargers`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_since: Option<f64>,
+    /// There, 0 while it has a slot (or is full and needs none), else its place in the queue, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_queue: Option<u32>,
+    /// When who flies it last wrote the record, Unix seconds of its clock: a sign of life, to be compared with itself only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<f64>,
     /// Whatever else the record holds: kept, so that merging never loses a foreign field.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// What only who flies the drone writes: as long as it stays the same, nothing was heard of the drone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sign {
+    pos: Point,
+    battery: f64,
+    at_charge: bool,
+    seen_at: Option<f64>,
 }
 
 /// A change of status that the drone's present state does not allow.
@@ -122,6 +159,12 @@ pub enum DroneError {
         found: Option<String>,
         /// The delivery that was meant.
         expected: String,
+    },
+    /// It has been heard of since it was judged.
+    #[error("drone {id}: is not silent any more")]
+    NotSilent {
+        /// Which drone.
+        id: String,
     },
     /// It is not yet full, or not at a charge point.
     #[error(
@@ -164,6 +207,10 @@ impl Drone {
             at_charge: !zones.zones.is_empty(),
             freeze_until: None,
             charge_at: None,
+            top_up: false,
+            charge_since: None,
+            charge_queue: None,
+            seen_at: None,
             extra: Map::new(),
         }
     }
@@ -200,6 +247,58 @@ impl Drone {
         }
     }
 
+    /// The simulator's merge: its place at its charge point, `None` when it does not stand at one to charge.
+    #[must_use]
+    pub fn placed(&self, place: Option<Place>) -> Self {
+        Self {
+            charge_since: place.map(|place| place.since),
+            charge_queue: place.map(|place| place.queue),
+            ..self.clone()
+        }
+    }
+
+    /// The last sign of life.
+    #[must_use]
+    pub const fn sign(&self) -> Sign {
+        Sign {
+            pos: self.pos,
+            battery: self.battery,
+            at_charge: self.at_charge,
+            seen_at: self.seen_at,
+        }
+    }
+
+    /// Idle, busy, charging or retiring → lost, if nothing was heard of it since `last`. The delivery, if any, is taken from it.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] from any other status, [`DroneError::NotSilent`] when something was heard.
+    pub fn lose(&self, last: &Sign) -> Result<Self, DroneError> {
+        let flown = [
+            DroneStatus::Idle,
+            DroneStatus::Busy,
+            DroneStatus::Charging,
+            DroneStatus::Retiring,
+        ];
+        self.need("lose", "idle, busy, charging or retiring", &flown)?;
+        if self.sign() != *last {
+            return Err(DroneError::NotSilent { id: self.id.clone() });
+        }
+        Ok(Self {
+            current_delivery: None,
+            charge_at: None,
+            ..self.with_status(DroneStatus::Lost)
+        })
+    }
+
+    /// lost → idle: it was heard of again.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless lost.
+    pub fn found(&self) -> Result<Self, DroneError> {
+        self.need("found", "lost", &[DroneStatus::Lost])?;
+        Ok(self.with_status(DroneStatus::Idle).cleared())
+    }
+
     /// inactive or retiring → idle: joins the active fleet.
     ///
     /// # Errors
@@ -216,14 +315,29 @@ impl Drone {
         })
     }
 
-    /// idle → busy with `delivery_id`; what it was infeasible for is forgotten.
+    /// Whether it can be given an order as far as its status goes: idle, or charging to top up.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.current_delivery.is_none() && (self.status == DroneStatus::Idle || self.is_topping_up())
+    }
+
+    /// Whether it charges only until an order needs it.
+    #[must_use]
+    pub fn is_topping_up(&self) -> bool {
+        self.status == DroneStatus::Charging && self.top_up
+    }
+
+    /// idle, or charging to top up → busy with `delivery_id`; what it was infeasible for is forgotten.
     ///
     /// # Errors
-    /// [`DroneError::Status`] unless idle.
+    /// [`DroneError::Status`] from any other status.
     pub fn take(&self, delivery_id: &str) -> Result<Self, DroneError> {
-        self.need("take", "idle", &[DroneStatus::Idle])?;
+        if !self.is_topping_up() {
+            self.need("take", "idle, or charging to top up", &[DroneStatus::Idle])?;
+        }
         Ok(Self {
             current_delivery: Some(delivery_id.to_owned()),
+            charge_at: None,
             ..self.with_status(DroneStatus::Busy).cleared()
         })
     }
@@ -247,15 +361,43 @@ impl Drone {
         })
     }
 
-    /// idle → charging, at the charge point `charge_at`, or at the nearest when `None`.
+    /// idle, or charging to top up → charging because it must, at the charge point `charge_at`, or at the nearest when `None`.
     ///
     /// # Errors
-    /// [`DroneError::Status`] unless idle.
+    /// [`DroneError::Status`] from any other status.
     pub fn charge(&self, charge_at: Option<Point>) -> Result<Self, DroneError> {
-        self.need("charge", "idle", &[DroneStatus::Idle])?;
+        if !self.is_topping_up() {
+            self.need("charge", "idle, or charging to top up", &[DroneStatus::Idle])?;
+        }
         Ok(Self {
             charge_at,
             ..self.with_status(DroneStatus::Charging)
+        })
+    }
+
+    /// idle → charging to top up, at the nearest charge point, until an order needs it.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless idle.
+    pub fn top_up(&self) -> Result<Self, DroneError> {
+        self.need("top up", "idle", &[DroneStatus::Idle])?;
+        Ok(Self {
+            charge_at: None,
+            top_up: true,
+            ..self.with_status(DroneStatus::Charging)
+        })
+    }
+
+    /// charging → charging at another charge point, `charge_at`.
+    ///
+    /// # Errors
+    /// [`DroneError::Status`] unless charging.
+    pub fn divert(&self, charge_at: Point) -> Result<Self, DroneError> {
+        self.need("divert", "charging", &[DroneStatus::Charging])?;
+        Ok(Self {
+            charge_at: Some(charge_at),
+            top_up: false,
+            ..self.placed(None)
         })
     }
 
@@ -370,7 +512,15 @@ impl Drone {
     }
 
     fn with_status(&self, status: DroneStatus) -> Self {
-        Self { status, ..self.clone() }
+        let next = match status {
+            DroneStatus::Charging | DroneStatus::Retiring => self.clone(),
+            _ => self.placed(None),
+        };
+        Self {
+            status,
+            top_up: false,
+            ..next
+        }
     }
 
     fn cleared(self) -> Self {
@@ -406,6 +556,11 @@ impl Drone {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// The number in `drone-7`, for sorting a fleet as people count. `None` for other ids.
 #[must_use]
 pub fn number_of(id: &str) -> Option<u32> {
@@ -417,7 +572,7 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
     use serde_json::json;
 
-    use super::{Drone, DroneError, DroneStatus, FEAS_MISS_SET_MAX, number_of};
+    use super::{Drone, DroneError, DroneStatus, FEAS_MISS_SET_MAX, Place, number_of};
     use crate::geo::Point;
     use crate::zones::ZonesConfig;
 
@@ -443,7 +598,7 @@ mod tests {
         assert_eq!(json["status"], "idle");
         assert_eq!(json["current_delivery"], json!(null));
         assert_eq!(json["feas_miss_set"], json!([]));
-        assert!(json.get("freeze_until").is_none() && json.get("charge_at").is_none());
+        assert!(json.get("freeze_until").is_none() && json.get("charge_at").is_none() && json.get("seen_at").is_none());
         let mut foreign = json;
         foreign["note"] = json!({"by": "a student"});
         foreign["freeze_until"] = json!(12.5);
@@ -477,6 +632,21 @@ mod tests {
     }
 
     #[test]
+    fn who_tops_up_may_be_taken_and_who_must_charge_may_not() {
+        let topping = drone().top_up().unwrap();
+        assert_eq!(serde_json::to_value(&topping).unwrap()["top_up"], true);
+        assert!(topping.is_available() && topping.status == DroneStatus::Charging && topping.top_up().is_err());
+        let busy = topping.take("d1").unwrap();
+        assert!(busy.is_consistent() && !busy.top_up && !busy.is_available());
+        let must = topping.charge(None).unwrap();
+        assert!(!must.is_available() && must.take("d1").is_err() && must.charge(None).is_err());
+        assert!(serde_json::to_value(&must).unwrap().get("top_up").is_none());
+        for next in [topping.charged(95.0), topping.retire(), topping.lose(&topping.sign())] {
+            assert!(!next.unwrap().top_up);
+        }
+    }
+
+    #[test]
     fn contradictions_are_mended() {
         let empty = Drone {
             status: DroneStatus::Busy,
@@ -506,6 +676,20 @@ mod tests {
         assert!(matches!(charging.charged(95.0), Err(DroneError::NotCharged { .. })));
         let elsewhere = charging.moved(zones.zones[0].charge, 100.0, true);
         assert!(elsewhere.charged(95.0).is_err());
+        let waiting = charging
+            .moved(far, 95.0, true)
+            .placed(Some(Place { since: 7.0, queue: 2 }));
+        assert_eq!(
+            waiting.retire().unwrap().charge_queue,
+            Some(2),
+            "it keeps its place in the queue"
+        );
+        assert_eq!(waiting.charged(95.0).unwrap().charge_since, None);
+        let diverted = waiting.divert(zones.zones[0].charge).unwrap();
+        assert_eq!((diverted.charge_since, diverted.charge_queue), (None, None));
+        assert!(diverted.charged(95.0).is_err(), "full, but not where it is wanted now");
+        assert_eq!(diverted.charge_target(&zones), zones.zones[0].charge);
+        assert!(drone().divert(far).is_err());
         let there = charging.moved(far, 95.0, true).charged(95.0).unwrap();
         assert_eq!((there.status, there.charge_at), (DroneStatus::Idle, None));
         let retiring = there.retire().unwrap();
@@ -513,6 +697,27 @@ mod tests {
             retiring.retired(95.0).unwrap().wake().unwrap().status,
             DroneStatus::Idle
         );
+    }
+
+    #[test]
+    fn a_silent_drone_is_lost_and_found() {
+        let busy = drone().take("d1").unwrap();
+        let last = busy.sign();
+        let lost = busy.lose(&last).unwrap();
+        assert_eq!((lost.status, &lost.current_delivery), (DroneStatus::Lost, &None));
+        assert!(lost.is_consistent() && !lost.status.is_active());
+        assert!(lost.take("d2").is_err() && lost.wake().is_err() && lost.resume("d1").is_err());
+        assert_eq!(lost.found().unwrap().status, DroneStatus::Idle);
+        // Anything that who flies it writes is a sign of life; a change of status is none.
+        let beat = Drone {
+            seen_at: Some(5.0),
+            ..busy.clone()
+        };
+        for heard in [busy.moved(Point::new(41.9, 12.5), 90.0, false), beat] {
+            assert!(matches!(heard.lose(&last), Err(DroneError::NotSilent { .. })));
+        }
+        assert!(busy.release("d1").unwrap().lose(&last).is_ok());
+        assert!(busy.found().is_err());
     }
 
     #[test]
@@ -528,7 +733,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_walk_keeps_busy_and_delivery_together(steps in prop::collection::vec(0..9_u8, 0..60)) {
+        fn every_walk_keeps_busy_and_delivery_together(steps in prop::collection::vec(0..12_u8, 0..60)) {
             let mut at = drone();
             for step in steps {
                 let next = match step {
@@ -540,11 +745,14 @@ mod tests {
                     5 => at.charge(None),
                     6 => at.charged(95.0),
                     7 => at.retire(),
+                    8 => at.lose(&at.sign()),
+                    9 => at.found(),
+                    10 => at.top_up(),
                     _ => at.retired(95.0),
                 };
                 if let Ok(next) = next {
                     prop_assert!(next.is_consistent());
-                    prop_assert!(next.status != at.status);
+                    prop_assert!(next.status != at.status || at.is_topping_up());
                     prop_assert_eq!(&next.id, &at.id);
                     at = next;
                 }

@@ -10,7 +10,7 @@ use crate::zones::ZonesConfig;
 pub const FULL_PCT: f64 = 100.0;
 
 /// Kilometres added to a mission that is planned from a charge point: a drone counts as being there within
-/// [`crate::geo::AT_CHARGE_DEG`] on both axes, so it may start that much farther away.
+/// [`crate::geo::AT_CHARGE_DEG`] on both axes, so it may start that much farther away. No-fly zones keep off that square.
 pub const START_SLACK_KM: f64 = 0.08;
 
 /// What flying costs.
@@ -23,16 +23,16 @@ pub struct EnergyModel {
 }
 
 /// Kilometres of the mission `pos` → `origin` → `destination` → charge point nearest to `destination`.
-/// A grid without zones has no way home; the last leg then counts nothing.
+/// All legs go round no-fly zones ([`ZonesConfig::way_km`]). A grid without zones has no way home; the last leg then counts nothing.
 #[must_use]
 pub fn mission_km(pos: Point, origin: Point, destination: Point, zones: &ZonesConfig) -> f64 {
-    pos.distance_km(origin) + loaded_and_home_km(origin, destination, zones)
+    zones.way_km(pos, origin) + loaded_and_home_km(origin, destination, zones)
 }
 
 /// Kilometres of the part of a mission that does not depend on the drone: `origin` → `destination` → charge point.
 #[must_use]
 pub fn loaded_and_home_km(origin: Point, destination: Point, zones: &ZonesConfig) -> f64 {
-    origin.distance_km(destination) + zones.nearest_charge(destination).map_or(0.0, |(_, km)| km)
+    zones.way_km(origin, destination) + zones.nearest_charge(destination).map_or(0.0, |(_, km)| km)
 }
 
 impl EnergyModel {

@@ -3,7 +3,11 @@
 //! Events are hints: the KV holds the truth, and losing, repeating or delaying one must be harmless. Unknown fields are
 //! ignored when reading, so that senders may add some.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::delivery::Delivery;
 use crate::drone::{Drone, DroneStatus};
@@ -79,6 +83,36 @@ impl DroneUpdate {
     }
 }
 
+/// A message on [`crate::keys::DRONE_UPDATES_QUEUE`]: one update, or an array of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DroneUpdates(pub Vec<DroneUpdate>);
+
+impl<'de> Deserialize<'de> for DroneUpdates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        // By hand, because an untagged enum would not say what is wrong with an update.
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = DroneUpdates;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a drone_update or an array of them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DroneUpdates, A::Error> {
+                let one = DroneUpdate::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DroneUpdates(vec![one]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<DroneUpdates, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(DroneUpdates)
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
 /// What happened to a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,7 +165,32 @@ pub struct DeliveryStatusChanged {
 mod tests {
     use serde_json::json;
 
-    use super::{DeliveryEvent, DeliveryStatusChanged, DroneUpdate};
+    use super::{DeliveryEvent, DeliveryStatusChanged, DroneUpdate, DroneUpdates};
+
+    #[test]
+    fn one_update_or_many() {
+        let one = |number: u32| {
+            json!({
+                "type": "drone_update", "drone_id": format!("drone-{number}"), "pos": {"lat": 41.9, "lon": 12.5}, "battery": 80.0,
+                "status": "idle", "current_delivery": null, "at_charge": false,
+            })
+        };
+        let ids = |body| {
+            let DroneUpdates(updates) = serde_json::from_value(body).unwrap();
+            updates.into_iter().map(|update| update.drone_id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(one(2)), ["drone-2"]);
+        assert_eq!(ids(json!([one(2), one(3)])), ["drone-2", "drone-3"]);
+        assert!(ids(json!([])).is_empty());
+        for (body, expected) in [
+            (json!("x"), "a drone_update or an array of them"),
+            (json!({"type": "drone_update"}), "drone_id"),
+            (json!([one(2), {"type": "order"}]), "unknown variant `order`"),
+        ] {
+            let error = serde_json::from_value::<DroneUpdates>(body).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 
     #[test]
     fn bodies_on_the_wire() {

@@ -85,6 +85,38 @@ impl Point {
     }
 }
 
+/// A flat map of a city: km east and north of where latitude and longitude are 0, as seen from one latitude. Straight lines stay straight;
+/// lengths are off by less than a thousandth over some tens of km.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plane {
+    km_per_lat: f64,
+    km_per_lon: f64,
+}
+
+impl Plane {
+    /// The map that is true to scale at the latitude `lat_deg`.
+    #[must_use]
+    pub fn at_latitude(lat_deg: f64) -> Self {
+        let km_per_lat = EARTH_RADIUS_KM.to_radians();
+        Self {
+            km_per_lat,
+            km_per_lon: km_per_lat * lat_deg.to_radians().cos(),
+        }
+    }
+
+    /// Where `point` is on the map: km east, km north.
+    #[must_use]
+    pub fn km(&self, point: Point) -> (f64, f64) {
+        (point.lon * self.km_per_lon, point.lat * self.km_per_lat)
+    }
+
+    /// The place that is so many km east and north.
+    #[must_use]
+    pub fn point(&self, (east_km, north_km): (f64, f64)) -> Point {
+        Point::new(north_km / self.km_per_lat, east_km / self.km_per_lon)
+    }
+}
+
 /// A rectangle of latitudes and longitudes, edges included.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {

@@ -1,5 +1,7 @@
 //! The name of every key, lock and queue, each written down here and nowhere else.
 
+use crate::geo::Point;
+
 /// Key of the zone configuration ([`crate::zones::ZonesConfig`]).
 pub const ZONES_CONFIG: &str = "zones_config";
 
@@ -20,6 +22,9 @@ pub const OPEN_PREFIX: &str = "open:";
 
 /// Prefix of the drone records.
 pub const DRONE_PREFIX: &str = "drone:";
+
+/// Prefix of the lists of who has a slot at a charge point, when several processes fly the fleet.
+pub const CHARGER_PREFIX: &str = "charger:";
 
 /// Prefix of what is remembered per idempotency key.
 pub const IDEM_PREFIX: &str = "idem:";
@@ -49,6 +54,12 @@ pub fn open(id: &str) -> String {
 #[must_use]
 pub fn drone(id: &str) -> String {
     format!("{DRONE_PREFIX}{id}")
+}
+
+/// Key of the list of who has a slot at the charge point `at`.
+#[must_use]
+pub fn charger(at: Point) -> String {
+    format!("{CHARGER_PREFIX}{},{}", at.lat, at.lon)
 }
 
 /// Key of what is remembered for the idempotency key `key`.
@@ -89,12 +100,15 @@ pub fn drone_id(key: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::Point;
+
     #[test]
     fn keys_are_what_scripts_read() {
         assert_eq!(super::delivery("x"), "delivery:x");
         assert_eq!(super::open("x"), "open:x");
         assert_eq!(super::drone("drone-1"), "drone:drone-1");
         assert_eq!(super::idem("k"), "idem:k");
+        assert_eq!(super::charger(Point::new(41.935, 12.4275)), "charger:41.935,12.4275");
         assert_eq!(super::open_id("open:x"), Some("x"));
         assert_eq!(super::delivery_id("drone:x"), None);
         assert_eq!(super::drone_id("drone:drone-1"), Some("drone-1"));

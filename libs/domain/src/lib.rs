@@ -8,6 +8,7 @@
 //! A *transition* is a function from a record to the next record. It never changes its input, so the caller can make it
 //! true with a compare-and-swap from exactly the state it looked at, and a repeated or late event ends in a typed error.
 
+pub mod chargers;
 mod class;
 pub mod delivery;
 pub mod drone;
@@ -15,5 +16,8 @@ pub mod energy;
 pub mod events;
 pub mod geo;
 pub mod keys;
+pub mod no_fly;
 pub mod order;
+pub mod priority;
+pub mod way;
 pub mod zones;

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::geo::Point;
+use crate::no_fly::NoFly;
+use crate::priority::Priority;
 
-/// Highest `priority` of an order; 0, the default, is the lowest.
-pub const PRIORITY_MAX: u8 = 9;
+/// Earliest and latest `deadline`, Unix seconds: what lies outside is no time in seconds (but in milliseconds, say).
+pub const DEADLINE_RANGE_SEC: std::ops::RangeInclusive<f64> = 1e9..=1e11;
 
 /// Longest rendering, in characters, of an offending value in an error message.
 const SHOWN_VALUE_MAX: usize = 60;
@@ -25,9 +27,12 @@ pub struct NewOrder {
     pub destination: Point,
     /// Its weight in kilograms, above 0.
     pub weight: f64,
-    /// Urgency, 0 (or absent) to [`PRIORITY_MAX`].
+    /// How urgent it is; absent means normal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
+    pub priority: Option<Priority>,
+    /// When it should have arrived, Unix seconds: a wish that raises its urgency, not a promise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<f64>,
 }
 
 /// What is wrong with an order's body: the first field that does not fit.
@@ -80,7 +85,9 @@ const EXPECT_LON: &str = "a longitude in degrees, a number in [-180, 180]";
 const EXPECT_WEIGHT: &str = "a weight in kg, a finite number above 0";
 const EXPECT_POINT: &str = "an object {\"lat\", \"lon\"}";
 const EXPECT_BODY: &str = "an object {\"origin\", \"destination\", \"weight\"}";
-const EXPECT_PRIORITY: &str = "a whole number in [0, 9]";
+const EXPECT_PRIORITY: &str = "\"low\", \"normal\", \"high\", \"critical\" or a whole number in [0, 9]";
+const EXPECT_OUTSIDE: &str = "a place outside the no-fly zones";
+const EXPECT_DEADLINE: &str = "a time in Unix seconds, a number in [1e9, 1e11]";
 
 impl NewOrder {
     /// Reads an order from the JSON body of a request. Fields it does not know are ignored.
@@ -97,17 +104,15 @@ impl NewOrder {
         }
         let priority = match body.get("priority") {
             None | Some(Value::Null) => None,
-            Some(value) => Some(
-                value
-                    .as_u64()
-                    .and_then(|number| u8::try_from(number).ok())
-                    .filter(|number| *number <= PRIORITY_MAX)
-                    .ok_or_else(|| OrderError {
-                        field: "priority",
-                        problem: Problem::got(value),
-                        expected: EXPECT_PRIORITY,
-                    })?,
-            ),
+            Some(value) => Some(Priority::try_from(value.clone()).map_err(|_| OrderError {
+                field: "priority",
+                problem: Problem::got(value),
+                expected: EXPECT_PRIORITY,
+            })?),
+        };
+        let deadline = match body.get("deadline") {
+            None | Some(Value::Null) => None,
+            Some(_) => Some(number(body, "deadline", "deadline", EXPECT_DEADLINE)?),
         };
         let order = Self {
             origin: point(body, "origin", ["origin", "origin.lat", "origin.lon"])?,
@@ -118,9 +123,27 @@ impl NewOrder {
             )?,
             weight: number(body, "weight", "weight", EXPECT_WEIGHT)?,
             priority,
+            deadline,
         };
         order.check()?;
         Ok(order)
+    }
+
+    /// Checks that both ends are where a drone may fly.
+    ///
+    /// # Errors
+    /// [`OrderError`] for the first one inside a no-fly zone.
+    pub fn check_no_fly(&self, no_fly: &NoFly) -> Result<(), OrderError> {
+        for (field, end) in [("origin", self.origin), ("destination", self.destination)] {
+            if let Some(zone) = no_fly.zone_of(end) {
+                return Err(OrderError {
+                    field,
+                    problem: Problem::Got(format!("lat {}, lon {}, inside no_fly[{zone}]", end.lat, end.lon)),
+                    expected: EXPECT_OUTSIDE,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Checks an order built in code.
@@ -161,11 +184,11 @@ impl NewOrder {
                 });
             }
         }
-        match self.priority {
-            Some(priority) if priority > PRIORITY_MAX => Err(OrderError {
-                field: "priority",
-                problem: Problem::Got(priority.to_string()),
-                expected: EXPECT_PRIORITY,
+        match self.deadline {
+            Some(deadline) if !DEADLINE_RANGE_SEC.contains(&deadline) => Err(OrderError {
+                field: "deadline",
+                problem: Problem::shorten(&format!("{deadline}")),
+                expected: EXPECT_DEADLINE,
             }),
             _ => Ok(()),
         }
@@ -211,6 +234,7 @@ mod tests {
 
     use super::NewOrder;
     use crate::geo::Point;
+    use crate::priority::Priority;
 
     fn body() -> Value {
         json!({"origin": {"lat": 41.9, "lon": 12.5}, "destination": {"lat": 41.91, "lon": 12.51}, "weight": 2})
@@ -231,7 +255,11 @@ mod tests {
         let mut more = body();
         more["colour"] = json!("red");
         more["priority"] = json!(3);
-        assert_eq!(NewOrder::parse(&more).unwrap().priority, Some(3));
+        more["deadline"] = json!(1_800_000_000);
+        let order = NewOrder::parse(&more).unwrap();
+        assert_eq!((order.priority, order.deadline), (Some(Priority::Normal), Some(1.8e9)));
+        more["priority"] = json!("critical");
+        assert_eq!(NewOrder::parse(&more).unwrap().priority, Some(Priority::Critical));
     }
 
     #[test]
@@ -247,6 +275,17 @@ mod tests {
         assert!(wrong(|b| b["origin"] = json!([1, 2])).starts_with("origin: got [1,2];"));
         assert!(wrong(|b| b["priority"] = json!(10)).starts_with("priority: got 10;"));
         assert!(wrong(|b| b["priority"] = json!(1.5)).starts_with("priority: got 1.5;"));
+        assert!(wrong(|b| b["priority"] = json!("urgent")).contains("\"critical\""));
+        for (deadline, shown) in [
+            (json!("soon"), "\"soon\""),
+            (json!(1_700_000_000_000_i64), "1700000000000"),
+        ] {
+            let expected = format!("deadline: got {shown};");
+            assert!(
+                wrong(|b| b["deadline"] = deadline.clone()).starts_with(&expected),
+                "{expected}"
+            );
+        }
         assert!(wrong(|b| drop(b.as_object_mut().unwrap().remove("weight"))).starts_with("weight: missing;"));
         assert!(wrong(|b| *b = json!("x".repeat(500))).len() < 200);
         let nan = NewOrder {
@@ -254,6 +293,25 @@ mod tests {
             ..NewOrder::parse(&body()).unwrap()
         };
         assert!(nan.check().unwrap_err().to_string().starts_with("weight: got NaN;"));
+    }
+
+    #[test]
+    fn an_end_in_a_no_fly_zone_is_named() {
+        let no_fly = "41.905,12.505 41.905,12.515 41.915,12.515 41.915,12.505"
+            .parse()
+            .unwrap();
+        let order = NewOrder::parse(&body()).unwrap();
+        assert_eq!(
+            order.check_no_fly(&no_fly).unwrap_err().to_string(),
+            "destination: got lat 41.91, lon 12.51, inside no_fly[0]; expected a place outside the no-fly zones"
+        );
+        let back = NewOrder {
+            origin: order.destination,
+            destination: order.origin,
+            ..order
+        };
+        assert_eq!(back.check_no_fly(&no_fly).unwrap_err().field, "origin");
+        assert_eq!(order.check_no_fly(&"".parse().unwrap()), Ok(()));
     }
 
     proptest! {

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::geo::{Bounds, Point};
+use crate::geo::{AT_CHARGE_DEG, Bounds, Point};
+use crate::no_fly::NoFly;
+use crate::way::Way;
 
 /// The served area: a rectangle over Rome.
 pub const ROME: Bounds = Bounds {
@@ -57,6 +59,9 @@ pub struct ZonesConfig {
     pub zones: Vec<Zone>,
     /// Neighbours by zone name: the same fact as [`Zone::neighbors`], as existing scripts read it.
     pub adjacency: BTreeMap<String, Vec<String>>,
+    /// Zones that nobody flies over; absent in JSON when there are none.
+    #[serde(default, skip_serializing_if = "NoFly::is_empty")]
+    pub no_fly: NoFly,
 }
 
 /// How near a zone is to another: the second criterion of the greedy choice.
@@ -105,6 +110,19 @@ pub enum ZonesError {
         row: u32,
         /// Column stated.
         col: u32,
+    },
+    /// A no-fly zone where drones charge.
+    #[error(
+        "no_fly[{no_fly}] reaches the charge point of {zone} at lat {}, lon {}; expected it to keep {AT_CHARGE_DEG}° off on both axes",
+        charge.lat, charge.lon
+    )]
+    Charge {
+        /// Index of the no-fly zone.
+        no_fly: usize,
+        /// Whose charge point.
+        zone: String,
+        /// Where that is.
+        charge: Point,
     },
 }
 
@@ -172,7 +190,18 @@ impl ZonesConfig {
             cols,
             zones,
             adjacency,
+            no_fly: NoFly::default(),
         })
+    }
+
+    /// The same grid with these no-fly zones.
+    ///
+    /// # Errors
+    /// [`ZonesError::Charge`] when one of them reaches a charge point.
+    pub fn with_no_fly(self, no_fly: NoFly) -> Result<Self, ZonesError> {
+        let zones = Self { no_fly, ..self };
+        zones.check_chargers()?;
+        Ok(zones)
     }
 
     /// Checks a configuration that was read rather than built: the other functions here rely on it.
@@ -204,7 +233,33 @@ impl ZonesConfig {
                 });
             }
         }
+        self.check_chargers()
+    }
+
+    /// Whether drones can be where they charge, and come from there in any direction.
+    fn check_chargers(&self) -> Result<(), ZonesError> {
+        for zone in &self.zones {
+            if let Some(no_fly) = self.no_fly.zone_near_charge(zone.charge) {
+                return Err(ZonesError::Charge {
+                    no_fly,
+                    zone: zone.name.clone(),
+                    charge: zone.charge,
+                });
+            }
+        }
         Ok(())
+    }
+
+    /// The shortest way from `from` to `to` that keeps out of the no-fly zones: see [`crate::no_fly`].
+    #[must_use]
+    pub fn way(&self, from: Point, to: Point) -> Way {
+        self.no_fly.way(from, to)
+    }
+
+    /// The length of that way, kilometres: the distance by which everything is decided. Without no-fly zones it is the straight one.
+    #[must_use]
+    pub fn way_km(&self, from: Point, to: Point) -> f64 {
+        self.no_fly.way_km(from, to)
     }
 
     /// The zone that holds `point`, or `None` outside the bounds.
@@ -248,13 +303,36 @@ impl ZonesConfig {
         }
     }
 
-    /// The charge point nearest to `point`, and its distance in kilometres. `None` only for a grid without zones.
+    /// The charge point nearest to `point` by the way there, and the length of that in kilometres. `None` only for a grid without zones.
     #[must_use]
     pub fn nearest_charge(&self, point: Point) -> Option<(Point, f64)> {
-        self.zones
-            .iter()
-            .map(|zone| (zone.charge, zone.charge.distance_km(point)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
+        let (index, km) = self.nearest_zone(point)?;
+        Some((self.zones.get(index)?.charge, km))
+    }
+
+    /// The zone whose charge point is nearest to `point` by the way there, as an index, and the length of that in kilometres; the first of
+    /// equally near ones. `None` only for a grid without zones.
+    #[must_use]
+    pub fn nearest_zone(&self, point: Point) -> Option<(usize, f64)> {
+        let straight_km = |zone: &Zone| point.distance_km(zone.charge);
+        let straight = self.zones.iter().map(straight_km).enumerate();
+        let nearest = straight.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        if self.no_fly.is_empty() {
+            return Some(nearest);
+        }
+        let way_km = |index: usize| self.way_km(point, self.zones[index].charge);
+        let mut best = (nearest.0, way_km(nearest.0));
+        for (index, zone) in self.zones.iter().enumerate() {
+            // No way is shorter than the straight one.
+            if index == nearest.0 || straight_km(zone) > best.1 {
+                continue;
+            }
+            let km = way_km(index);
+            if km < best.1 || (km <= best.1 && index < best.0) {
+                best = (index, km);
+            }
+        }
+        Some(best)
     }
 }
 

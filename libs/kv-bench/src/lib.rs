@@ -4,7 +4,7 @@
 //! - [`Args`]: the settings; [`Work`]: the kinds of work.
 //! - `client`: what every system is asked to do; `ours`, `etcd`, `redis`: how each is asked, `wire` below them.
 //! - `worker`: one client; `pace`: when its operations begin; `runner`: one measured window.
-//! - `servers`: the programs under test; `cpu`: the time they use.
+//! - `servers`: the programs under test, each a [`process`]; [`cpu`]: the time they use.
 //! - [`Report`]: figures, table, JSON; `plot`: the picture.
 //!
 //! Goals: fair (the same checks of every answer, the same values, the same disk, all in turn within minutes), thin (the load generator shares
@@ -17,6 +17,7 @@ mod etcd;
 mod ours;
 mod pace;
 mod plot;
+pub mod process;
 mod redis;
 mod report;
 mod runner;

@@ -1,89 +1,26 @@
 //! The servers under test as child processes, on free ports of this machine, with their data in one folder.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 
 use crate::client::OpError;
 use crate::etcd::Etcd;
 use crate::ours::Ours;
+use crate::process::{LOOK_EVERY, Process, START_WITHIN};
 use crate::redis::Redis;
 use crate::worker::timed;
 
-/// How long servers may take until they do their work.
-const START_WITHIN: Duration = Duration::from_secs(30);
-/// Pause between two looks at whether they do.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Nodes of ours and of etcd.
 const NODES: usize = 3;
 /// etcd's limit of its database, bytes; at its default of 2 GiB long runs end in refusals.
 const ETCD_QUOTA: &str = "--quota-backend-bytes=8589934592";
 /// kvfront's limit of operations under way: 256 clients with batches of 100 are above its default.
 const KVFRONT_OPS: &str = "--max-concurrent-ops=65536";
-
-/// A server. Dropped, it is killed: its data is of no use to anybody.
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    fn start(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
-        let output = File::create(&log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        Ok(Self { child, log })
-    }
-
-    /// Fails if it has ended.
-    fn check(&mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let lines: Vec<_> = said.lines().collect();
-            let last = lines[lines.len().saturating_sub(5)..].join("\n");
-            bail!("a server ended ({status}), {}:\n{last}", self.log.display());
-        }
-        Ok(())
-    }
-
-    /// Where it says that it listens: `host:port`.
-    async fn announced(&mut self) -> anyhow::Result<String> {
-        let deadline = Instant::now() + START_WITHIN;
-        loop {
-            let said = std::fs::read_to_string(&self.log)?;
-            let mut lines = said.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            if let Some((_, addr)) = lines.find_map(|line| line.split_once("listening on http://")) {
-                return Ok(addr.trim().to_owned());
-            }
-            self.check()?;
-            if Instant::now() > deadline {
-                bail!(
-                    "{}: no word of where it listens within {START_WITHIN:?}",
-                    self.log.display()
-                );
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// How to reach a system.
 #[derive(Debug)]
@@ -124,7 +61,7 @@ impl Running {
         }
         Ok(Self {
             system,
-            pids: processes.iter().map(|process| process.child.id()).collect(),
+            pids: processes.iter().map(Process::pid).collect(),
             _processes: processes,
         })
     }

@@ -1,7 +1,8 @@
 //! The results of a batch: one per operation, typed by what the operation was.
 
-use kv_api::{BatchOp, CasAnswer, Item, LockAnswer, OkAnswer, PutAnswer, Version};
+use kv_api::{BatchOp, CasAnswer, Item, LockAnswer, OkAnswer, PutAnswer, RawValue, Version};
 use reqwest::StatusCode;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -94,32 +95,33 @@ pub(crate) fn effect(ops: &[BatchOp]) -> Effect {
     }
 }
 
+/// The part of a result that every operation has.
+#[derive(Deserialize)]
+struct Status {
+    status: u16,
+}
+
 /// Types one result by its operation.
-pub(crate) fn typed(op: &BatchOp, mut result: Value) -> OpResult {
+pub(crate) fn typed(op: &BatchOp, result: &RawValue) -> OpResult {
     let (key, _) = op.target();
-    let what = format!("batch: {} {key:?}", name(op));
-    let status = result
-        .as_object_mut()
-        .and_then(|fields| fields.remove("status"))
-        .and_then(|status| status.as_u64())
-        .and_then(|status| u16::try_from(status).ok())
-        .and_then(|status| StatusCode::from_u16(status).ok());
-    let Some(status) = status else {
-        return OpResult::Failed(KvError::decode(&what, "the result has no status"));
+    let what = || format!("batch: {} {key:?}", name(op));
+    let status = serde_json::from_str::<Status>(result.get()).ok();
+    let Some(status) = status.and_then(|found| StatusCode::from_u16(found.status).ok()) else {
+        return OpResult::Failed(KvError::decode(&what(), "the result has no status"));
     };
     match status {
         StatusCode::FAILED_DEPENDENCY => return OpResult::NotRun,
         StatusCode::NOT_FOUND if matches!(op, BatchOp::Get { .. }) => return OpResult::Got(None),
         status if !status.is_success() => {
             let effect = effect(std::slice::from_ref(op));
-            return OpResult::Failed(failure(effect, &what, status, result.to_string().as_bytes()));
+            return OpResult::Failed(failure(effect, &what(), status, result.get().as_bytes()));
         }
         _ => {}
     }
-    answer(op, &what, &result).unwrap_or_else(OpResult::Failed)
+    answer(op, &what(), result).unwrap_or_else(OpResult::Failed)
 }
 
-fn answer(op: &BatchOp, what: &str, result: &Value) -> Result<OpResult, KvError> {
+fn answer(op: &BatchOp, what: &str, result: &RawValue) -> Result<OpResult, KvError> {
     Ok(match op {
         BatchOp::Get { .. } => OpResult::Got(Some(Versioned::of_item(parse::<Item>(what, result)?)?)),
         BatchOp::Put { .. } => OpResult::Put(Put::of(what, parse::<PutAnswer>(what, result)?)?),
@@ -139,9 +141,8 @@ fn answer(op: &BatchOp, what: &str, result: &Value) -> Result<OpResult, KvError>
     })
 }
 
-fn parse<A: DeserializeOwned>(what: &str, result: &Value) -> Result<A, KvError> {
-    // Through text, because raw values cannot be taken out of a parsed tree.
-    serde_json::from_str(&result.to_string()).map_err(|error| KvError::decode(what, error))
+fn parse<A: DeserializeOwned>(what: &str, result: &RawValue) -> Result<A, KvError> {
+    serde_json::from_str(result.get()).map_err(|error| KvError::decode(what, error))
 }
 
 fn name(op: &BatchOp) -> &'static str {

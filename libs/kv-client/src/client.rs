@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kv_api::{
-    BatchAnswer, BatchOp, CasAnswer, CasBody, Item, MAX_BATCH_OPS, MAX_SCAN_LIMIT, NamedBatchBody, NamedOp, OkAnswer,
-    PutAnswer, PutBody, RawValue, RequestName, ScanAnswer, Version, check_key, encode_key,
+    BatchOp, CasAnswer, CasBody, Item, MAX_BATCH_OPS, MAX_SCAN_LIMIT, NamedBatchBody, NamedOp, OkAnswer, PutAnswer,
+    PutBody, RawValue, RequestName, ScanAnswer, Version, check_key, encode_key,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -14,10 +14,19 @@ use serde_json::value::to_raw_value;
 
 use crate::batch::{OpResult, effect, typed};
 use crate::transport::{Effect, Transport};
-use crate::{KvError, Options, op};
+use crate::{KeyRange, KvError, Options, op};
 
 /// No body.
 const NONE: Option<&()> = None;
+
+/// Fewest items that a page of a range asks for: those that nobody expected are few, and more than one goes into a page.
+const RANGE_PAGE_MIN: usize = 16;
+
+/// As [`kv_api::BatchAnswer`], each result still as text: it is read once, as what its operation says it is.
+#[derive(serde::Deserialize)]
+struct Results {
+    results: Vec<Box<RawValue>>,
+}
 
 /// A client of one KV cluster. Cloning is cheap and shares the connections.
 #[derive(Debug, Clone)]
@@ -247,7 +256,7 @@ impl Kv {
             ops: ops.into_iter().map(named).collect(),
             ordered,
         };
-        let answer: Option<BatchAnswer> = self
+        let answer: Option<Results> = self
             .transport
             .call(effect, Method::POST, "/kv/batch", Some(&body))
             .await?;
@@ -263,7 +272,7 @@ impl Kv {
             .ops
             .iter()
             .zip(results)
-            .map(|(named, result)| typed(&named.op, result))
+            .map(|(named, result)| typed(&named.op, &result))
             .collect())
     }
 
@@ -310,22 +319,52 @@ impl Kv {
     /// # Errors
     /// As [`Self::scan`], for any of the pages.
     pub async fn scan_all<T: DeserializeOwned>(&self, prefix: &str, max: usize) -> Result<Page<T>, KvError> {
+        self.scan_range(prefix, &KeyRange::default(), max, max).await
+    }
+
+    /// The same for the keys of `range` among those that start with `prefix`. `expected` is how many there are, as far as is known: so many
+    /// are asked for at once, so that little is read of what lies behind a range that ends.
+    ///
+    /// # Errors
+    /// As [`Self::scan`], for any of the pages.
+    pub async fn scan_range<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        range: &KeyRange,
+        expected: usize,
+        max: usize,
+    ) -> Result<Page<T>, KvError> {
+        // A page that is full does not know that it is the last one: where only that can end the range, one more is asked for.
+        let expected = expected + usize::from(range.through.is_none());
         let mut all = Page {
             items: Vec::new(),
             next: None,
         };
+        let mut after = range.after.clone();
         loop {
             let left = max.saturating_sub(all.items.len());
             if left == 0 {
                 return Ok(all);
             }
-            let page = self.scan(prefix, all.next.as_deref(), left, false).await?;
-            all.items.extend(page.items);
-            all.next = page.next;
-            if all.next.is_none() {
+            let asked = expected.saturating_sub(all.items.len()).max(RANGE_PAGE_MIN).min(left);
+            let page = self.scan(prefix, after.as_deref(), asked, false).await?;
+            let items = page.items.into_iter();
+            all.items.extend(items.filter(|item| range.contains(key_of(item))));
+            after = page.next.filter(|next| !range.ends_by(next));
+            all.next.clone_from(&after);
+            if after.is_none() {
                 return Ok(all);
             }
         }
+    }
+
+    /// What a kvfront knows of the cluster, as its JSON: nodes, ring, who is up (`GET /cluster`).
+    ///
+    /// # Errors
+    /// See [`KvError`]; never [`KvError::Unknown`].
+    pub async fn cluster(&self) -> Result<Box<RawValue>, KvError> {
+        let answer: Option<Box<RawValue>> = self.transport.call(Effect::Read, Method::GET, "/cluster", NONE).await?;
+        answer.ok_or_else(|| no_such_call("GET /cluster"))
     }
 
     /// Asks a kvfront whether it is alive.
@@ -421,6 +460,15 @@ fn item_of<T: DeserializeOwned>(item: Item) -> Result<Versioned<T>, BadItem> {
             version: Some(version),
             reason: error.to_string(),
         }),
+    }
+}
+
+/// The key of an item of a [`Page`], readable or not.
+#[must_use]
+pub fn key_of<T>(item: &Result<Versioned<T>, BadItem>) -> &str {
+    match item {
+        Ok(found) => &found.key,
+        Err(bad) => &bad.key,
     }
 }
 

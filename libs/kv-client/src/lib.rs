@@ -1,4 +1,4 @@
-//! Typed client of the KV API: get, put, cas, batch, scan and lock guard.
+//! Typed client of the KV API: get, put, cas, batch, scan, watch and lock guard.
 //!
 //! Promises:
 //! - Every error says what became of the operation: nothing changed ([`KvError::Unavailable`], [`KvError::Unreachable`],
@@ -17,21 +17,25 @@ mod error;
 mod lock;
 pub mod op;
 mod options;
+mod range;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod watch;
 
 /// Where programs look for kvfront when nothing is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:9000";
 
 pub use batch::OpResult;
-pub use client::{BadItem, Kv, Page, Put, PutOptions, Swap, Versioned};
+pub use client::{BadItem, Kv, Page, Put, PutOptions, Swap, Versioned, key_of};
 pub use error::KvError;
 pub use kv_api::{BatchOp, RawValue, Version};
 pub use lock::{Acquired, Held, LockGuard};
 pub use options::Options;
+pub use range::KeyRange;
+pub use watch::{Change, Watch, WatchEvent};
 
 /// Checks a `KV_URL` without connecting.
 ///

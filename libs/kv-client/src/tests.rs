@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::testing::{Call, FakeKv, Fault};
-use crate::{Acquired, Kv, KvError, OpResult, Options, Put, PutOptions, Swap, Version, op};
+use crate::{
+    Acquired, Change, KeyRange, Kv, KvError, OpResult, Options, Put, PutOptions, Swap, Version, Watch, WatchEvent, op,
+};
 
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -55,6 +57,7 @@ async fn values_and_versions() {
     assert_eq!(fake.value("a/b:ü ?"), None);
     assert!(matches!(kv.get::<Value>("").await, Err(KvError::Invalid { .. })));
     kv.healthy().await.unwrap();
+    assert!(kv.cluster().await.unwrap().get().contains("serving"));
 }
 
 #[tokio::test]
@@ -193,6 +196,43 @@ async fn scans_go_page_by_page_and_survive_bad_values() {
     assert_eq!(all.into_good().count(), 6);
     let some = kv.scan_all::<i32>("n:", 5).await.unwrap();
     assert_eq!((some.items.len(), some.next.as_deref()), (5, Some("n:4")));
+}
+
+#[tokio::test]
+async fn ranges_cut_the_keys_into_parts_and_are_read_with_little_of_the_next() {
+    let fake = FakeKv::start().await;
+    let kv = fake.client();
+    for n in 0..60 {
+        fake.set(&format!("n:{n:02}"), &n);
+    }
+    let range = |after: Option<&str>, through: Option<&str>| KeyRange {
+        after: after.map(str::to_owned),
+        through: through.map(str::to_owned),
+    };
+    let parts = [
+        // What is expected may be right, too few, or too many; ends need not be keys that are there.
+        (range(None, Some("n:19")), 20, 1),
+        (range(Some("n:19"), Some("n:39x")), 5, 2),
+        (range(Some("n:39x"), Some("n:44")), 50, 1),
+        (range(Some("n:44"), None), 15, 1),
+    ];
+    let mut all = Vec::new();
+    for (range, expected, calls) in parts {
+        let before = fake.count(Call::Scan);
+        let page = kv.scan_range::<i32>("n:", &range, expected, 100).await.unwrap();
+        assert_eq!(
+            (page.next.clone(), fake.count(Call::Scan) - before),
+            (None, calls),
+            "{range:?}"
+        );
+        all.extend(page.into_good().map(|item| item.value));
+    }
+    assert_eq!(all, (0..60).collect::<Vec<_>>());
+    let some = kv
+        .scan_range::<i32>("n:", &range(Some("n:19"), Some("n:39")), 20, 7)
+        .await;
+    let some = some.unwrap();
+    assert_eq!((some.items.len(), some.next.as_deref()), (7, Some("n:26")));
 }
 
 #[tokio::test]
@@ -439,4 +479,82 @@ fn urls_are_checked() {
     ] {
         Kv::new(good, Options::default()).unwrap();
     }
+}
+
+/// The next event, passing over breaks.
+async fn told(watch: &mut Watch) -> WatchEvent {
+    let event = async {
+        loop {
+            if let Ok(event) = watch.next().await {
+                return event;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), event)
+        .await
+        .expect("an event in time")
+}
+
+/// The next change, as key and value.
+async fn told_change(watch: &mut Watch) -> (String, Option<Value>) {
+    loop {
+        match told(watch).await {
+            WatchEvent::Change(Change { key, value, .. }) => {
+                return (key, value.map(|value| serde_json::from_str(value.get()).unwrap()));
+            }
+            WatchEvent::Alive => {}
+            WatchEvent::Gap { reason } => panic!("{reason}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_changes_and_outlives_breaks() {
+    let fake = FakeKv::start().await;
+    let kv = fake.client();
+    fake.set("w:1", &"before");
+    let mut watch = kv.watch("w:");
+    assert!(matches!(told(&mut watch).await, WatchEvent::Alive));
+    fake.set("w:1", &1);
+    fake.set("other", &1);
+    assert_eq!(told_change(&mut watch).await, ("w:1".to_owned(), Some(json!(1))));
+    fake.with(|store| {
+        store.cut_watches();
+        store.set("w:2", &"meanwhile");
+        store.remove("w:1");
+    });
+    fake.fail_next(Call::Watch, 2, Fault::Unavailable);
+    assert!(
+        matches!(watch.next().await, Err(KvError::Unavailable { .. })),
+        "the break shows"
+    );
+    assert_eq!(
+        told_change(&mut watch).await,
+        ("w:2".to_owned(), Some(json!("meanwhile")))
+    );
+    assert_eq!(told_change(&mut watch).await, ("w:1".to_owned(), None));
+    fake.with(|store| {
+        store.set("w:3", &"lost");
+        store.forget_changes();
+        store.cut_watches();
+    });
+    let gap = loop {
+        match told(&mut watch).await {
+            WatchEvent::Gap { reason } => break reason,
+            // The change itself may still have come before the feed was cut.
+            WatchEvent::Change(change) => assert_eq!(change.key, "w:3"),
+            WatchEvent::Alive => {}
+        }
+    };
+    assert!(gap.contains("forget"), "{gap}");
+    fake.set("w:4", &4);
+    assert_eq!(told_change(&mut watch).await, ("w:4".to_owned(), Some(json!(4))));
+}
+
+#[tokio::test]
+async fn a_watch_asks_the_next_kvfront() {
+    let fake = FakeKv::start().await;
+    let urls = format!("{},{}", dead_url().await, fake.url);
+    let mut watch = Kv::new(&urls, Options::default()).unwrap().watch("");
+    assert!(matches!(watch.next().await, Ok(WatchEvent::Alive)));
 }

@@ -8,11 +8,15 @@ use kv_api::{ErrorBody, REQUEST_ATTEMPT_HEADER, REQUEST_ID_HEADER, RequestName};
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use trace::{Context, Kind, Span};
 
 use crate::{KvError, Options};
 
 /// Connections idle for longer are closed: a kvfront that was replaced is not remembered for ever.
 const IDLE_CONNECTION: Duration = Duration::from_secs(20);
+
+/// A stream that brings nothing for this long is broken: its server sends a sign of life every 10 s.
+const STREAM_SILENCE: Duration = Duration::from_secs(25);
 
 /// Longest part of an error answer that is repeated in an error's text, in characters.
 const MAX_DETAIL_CHARS: usize = 500;
@@ -29,12 +33,14 @@ pub(crate) enum Effect {
 }
 
 /// What an attempt says of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Attempt {
     /// The name of a single change.
     name: Option<RequestName>,
     /// Counts from 1.
     number: u32,
+    /// The trace that the call belongs to, if any.
+    context: Context,
 }
 
 /// An answer whose status is not a failure of the exchange: 2xx or 404.
@@ -47,6 +53,8 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Transport {
     http: reqwest::Client,
+    /// For answers that never end.
+    streams: reqwest::Client,
     /// Without trailing slash.
     bases: Vec<String>,
     /// Index of the kvfront that took the last connection.
@@ -68,20 +76,23 @@ impl Transport {
                 "KV URL {base_urls:?} is empty; one or more http://host:port, separated by commas, are expected"
             )));
         }
-        let http = reqwest::Client::builder()
-            // The KV is inside: a proxy named in the environment has no business with it.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.request_timeout)
-            .pool_max_idle_per_host(options.max_idle_connections)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| KvError::invalid(format!("the HTTP client cannot be built: {}", chain(&error))))?;
+        let client = || {
+            reqwest::Client::builder()
+                // The KV is inside: a proxy named in the environment has no business with it.
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .connect_timeout(options.connect_timeout)
+                .pool_max_idle_per_host(options.max_idle_connections)
+                .pool_idle_timeout(IDLE_CONNECTION)
+                .tcp_nodelay(true)
+        };
+        let cannot = |error| KvError::invalid(format!("the HTTP client cannot be built: {}", chain(&error)));
+        let http = client().timeout(options.request_timeout).build().map_err(cannot)?;
+        let streams = client().read_timeout(STREAM_SILENCE).build().map_err(cannot)?;
         Ok(Arc::new(Self {
             http,
+            streams,
             bases,
             preferred: AtomicUsize::new(0),
             options,
@@ -105,7 +116,14 @@ impl Transport {
             Effect::Write => self.new_name(),
             Effect::Read | Effect::NamedBatch => None,
         };
-        let answer = self.with_retries(effect, name, &method, path, body, &what).await?;
+        let mut span = called(&method, path);
+        let attempt = Attempt {
+            name,
+            number: 1,
+            context: span.context().clone(),
+        };
+        let answer = self.with_retries(effect, attempt, &method, path, body, &what).await;
+        let answer = answer.inspect_err(|error| span.failed(error))?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -124,7 +142,7 @@ impl Transport {
     async fn with_retries(
         &self,
         effect: Effect,
-        name: Option<RequestName>,
+        mut attempt: Attempt,
         method: &Method,
         path: &str,
         body: Option<Vec<u8>>,
@@ -136,10 +154,9 @@ impl Transport {
             Effect::Read => self.options.read_retries,
             Effect::Write | Effect::NamedBatch => self.options.write_retries,
         };
-        let mut attempt = Attempt { name, number: 1 };
         let mut lost: Option<KvError> = None;
         loop {
-            let error = match self.once(effect, attempt, method, path, body.clone(), what).await {
+            let error = match self.once(effect, &attempt, method, path, body.clone(), what).await {
                 Err(error) if error.is_retryable() || error.is_outcome_unknown() => error,
                 // What is refused now may have been done before.
                 Err(error) => return Err(lost.unwrap_or(error)),
@@ -164,7 +181,7 @@ impl Transport {
     async fn once(
         &self,
         effect: Effect,
-        attempt: Attempt,
+        attempt: &Attempt,
         method: &Method,
         path: &str,
         body: Option<Vec<u8>>,
@@ -188,6 +205,11 @@ impl Transport {
             if attempt.name.is_some() || effect == Effect::NamedBatch {
                 request = request.header(REQUEST_ATTEMPT_HEADER, attempt.number);
             }
+            if attempt.context.span.is_some() {
+                for (name, value) in attempt.context.headers() {
+                    request = request.header(name, value);
+                }
+            }
             match request.send().await {
                 Ok(response) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -205,6 +227,37 @@ impl Transport {
         Err(KvError::Unreachable {
             detail: format!("{what}: {}", unreachable.join("; ")),
         })
+    }
+
+    /// Opens `path` at one kvfront after the other until one answers, and gives its answer as it comes.
+    pub(crate) async fn stream(&self, path: &str) -> Result<reqwest::Response, KvError> {
+        let what = format!("GET {path}");
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut last = None;
+        for step in 0..self.bases.len() {
+            let base = &self.bases[(first + step) % self.bases.len()];
+            let error = match self.streams.get(format!("{base}{path}")).send().await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => match self.read(Effect::Read, response, &what).await {
+                    // A kvfront that takes no more watchers, or is not ready; another one may.
+                    Err(error) if error.is_retryable() => error,
+                    Err(error) => return Err(error),
+                    Ok(answer) => {
+                        let status = answer.status.as_u16();
+                        let detail = format!("{what}: the server does not know this call");
+                        return Err(KvError::Rejected { status, detail });
+                    }
+                },
+                Err(error) => lost(Effect::Read, &what, base, &error.without_url()),
+            };
+            last = Some(error);
+        }
+        Err(last.unwrap_or_else(|| KvError::invalid("no kvfront is known")))
+    }
+
+    /// The largest answer, or event of a stream, that is read.
+    pub(crate) fn max_answer_bytes(&self) -> usize {
+        self.options.max_answer_bytes
     }
 
     async fn read(&self, effect: Effect, mut response: reqwest::Response, what: &str) -> Result<Answer, KvError> {
@@ -231,6 +284,15 @@ impl Transport {
         }
         Err(failure(effect, what, status, &body))
     }
+}
+
+/// The span of a call, retries included, if whoever makes it is traced.
+fn called(method: &Method, path: &str) -> Span {
+    let span = trace::with_current(|scope| scope.span(Kind::Client, || format!("kv {method}")));
+    let mut span = span.unwrap_or_else(|| Span::unrecorded(Context::default()));
+    span.set_with("http.request.method", || method.to_string());
+    span.set_with("url.path", || path.split('?').next().unwrap_or_default().to_owned());
+    span
 }
 
 fn check_base(text: &str) -> Result<String, KvError> {

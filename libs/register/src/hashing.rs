@@ -64,8 +64,11 @@ fn high_bits(hash: u64, bits: u32) -> usize {
 /// The hash of one record: its key and the ballot of what it holds.
 #[must_use]
 pub fn record_hash(key: &Key, accepted: Ballot) -> u64 {
-    let key = stable_hash(key.as_text().as_bytes());
-    let time = finalise(key ^ accepted.time.to_bits());
+    record_hash_of(stable_hash(key.as_text().as_bytes()), accepted)
+}
+
+fn record_hash_of(key_hash: u64, accepted: Ballot) -> u64 {
+    let time = finalise(key_hash ^ accepted.time.to_bits());
     finalise(time.rotate_left(32) ^ accepted.incarnation)
 }
 
@@ -134,12 +137,14 @@ impl HashTree {
         if before == after {
             return;
         }
-        let leaf = &mut self.0[leaf_of(key)];
+        // Once for all: a node that starts does this for each of its records.
+        let hash = stable_hash(key.as_text().as_bytes());
+        let leaf = &mut self.0[high_bits(hash, PARTITION_BITS + LEAF_BITS)];
         if !before.is_zero() {
-            *leaf = leaf.wrapping_sub(record_hash(key, before));
+            *leaf = leaf.wrapping_sub(record_hash_of(hash, before));
         }
         if !after.is_zero() {
-            *leaf = leaf.wrapping_add(record_hash(key, after));
+            *leaf = leaf.wrapping_add(record_hash_of(hash, after));
         }
     }
 

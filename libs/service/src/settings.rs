@@ -11,6 +11,8 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, Parser, ValueEnum};
 
+use crate::traces::Share;
+
 /// A setting that cannot be used. Its text names the variable, the value and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -162,7 +164,7 @@ fn explain(error: &clap::Error, command: &Command) -> String {
 /// The name in `--name <VALUE>`.
 fn long_name(flag: &str) -> &str {
     flag.trim_start_matches("--")
-        .split([' ', '='])
+        .split([' ', '=', '['])
         .next()
         .unwrap_or_default()
 }
@@ -222,6 +224,20 @@ pub fn percent(text: &str) -> Result<f64, String> {
             Ok(n)
         } else {
             Err("a percentage from 0 to 100 is expected".to_owned())
+        }
+    })
+}
+
+/// Value parser: a share, a number from 0 to 1.
+///
+/// # Errors
+/// What was expected, for the user.
+pub fn share(text: &str) -> Result<Share, String> {
+    finite(text).and_then(|n| {
+        if (0.0..=1.0).contains(&n) {
+            Ok(Share(n))
+        } else {
+            Err("a number from 0 to 1 is expected".to_owned())
         }
     })
 }
@@ -337,6 +353,7 @@ mod tests {
         assert!(positive("0").is_err() && positive("NaN").is_err() && positive("inf").is_err());
         assert!(non_negative("-0.1").is_err() && non_negative("0").is_ok());
         assert!(percent("100.1").is_err() && percent("100").is_ok());
+        assert!(share("1.01").is_err() && share("-0.1").is_err() && share("0.5") == Ok(Share(0.5)));
         assert!(at_least_one("0").is_err() && at_least_one("3").is_ok());
         assert_eq!((switch("YES"), switch("0")), (Ok(true), Ok(false)));
         assert!(switch("maybe").is_err());

@@ -4,10 +4,11 @@ use domain::delivery::Delivery;
 use domain::drone::Drone;
 use domain::energy::mission_km;
 use domain::geo::Point;
+use domain::priority::Priority;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::{AGEING, City, Costs, LOOK_AHEAD_MIN, Plane, plan_within, settings};
-use crate::policy::{Plan, Policy, Promise, Snapshot, fitness};
+use crate::policy::{Plan, Policy, Promise, Snapshot, fitness, may_be_taken_back};
 use crate::rules::Rules;
 use crate::testing::{drone, order, rules, zones};
 
@@ -26,6 +27,8 @@ struct Case {
     fleet: Vec<Drone>,
     flown: Vec<Delivery>,
     now: f64,
+    /// 0: what is under way stays with its drone.
+    swaps_max: u32,
 }
 
 impl Case {
@@ -35,7 +38,29 @@ impl Case {
             fleet,
             flown: Vec::new(),
             now: 0.0,
+            swaps_max: 0,
         }
+    }
+
+    /// With swaps.
+    fn swapping(self) -> Self {
+        Self { swaps_max: 3, ..self }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            swaps_max: self.swaps_max,
+            swap_gain_min: 0.5,
+            ..pooling()
+        }
+    }
+
+    /// Drone `number` is on its way to the pick-up of `order`.
+    fn fetches(mut self, number: usize, order: &Delivery) -> Self {
+        let drone = &self.fleet[number];
+        self.flown.push(order.assign(&drone.id, 0.0).unwrap());
+        self.fleet[number] = drone.take(&order.id).unwrap();
+        self
     }
 
     /// Drone `number` flies a parcel from where it is to `destination`.
@@ -47,6 +72,19 @@ impl Case {
         self.fleet[number] = drone.take(&flown.id).unwrap();
         self.flown.push(assigned);
         self
+    }
+
+    /// Those under way that the rules let another drone have.
+    fn swappable(&self) -> Vec<&Delivery> {
+        let holder = |order: &&Delivery| {
+            self.fleet
+                .iter()
+                .find(|drone| order.drone_id.as_ref() == Some(&drone.id))
+        };
+        let rules = self.rules();
+        let may =
+            |order: &&Delivery| holder(order).is_some_and(|drone| may_be_taken_back(order, drone, self.now, &rules));
+        self.flown.iter().filter(may).collect()
     }
 
     fn ask<T>(&self, think: impl FnOnce(&Snapshot<'_>) -> T) -> T {
@@ -61,14 +99,24 @@ impl Case {
             pending: self.orders.iter().collect(),
             drones: self.fleet.iter().collect(),
             flights: flights.collect(),
+            swappable: self.swappable(),
         };
         think(&snapshot)
     }
 
     fn pairs(&self) -> Vec<(String, String)> {
         self.ask(|snapshot| {
-            let plan = Policy::Optimal.plan(snapshot, &pooling());
+            let plan = Policy::Optimal.plan(snapshot, &self.rules());
             let pairs = plan.assignments.into_iter();
+            pairs.map(|pair| (pair.delivery_id, pair.drone_id)).collect()
+        })
+    }
+
+    /// Orders taken back, with the drones that had them.
+    fn taken_back(&self) -> Vec<(String, String)> {
+        self.ask(|snapshot| {
+            let plan = Policy::Optimal.plan(snapshot, &self.rules());
+            let pairs = plan.taken_back.into_iter();
             pairs.map(|pair| (pair.delivery_id, pair.drone_id)).collect()
         })
     }
@@ -76,7 +124,7 @@ impl Case {
     /// Per order, whom it waits for.
     fn promises(&self) -> Vec<(String, String)> {
         self.ask(|snapshot| {
-            let plan = Policy::Optimal.plan(snapshot, &pooling());
+            let plan = Policy::Optimal.plan(snapshot, &self.rules());
             let promises = plan.promised.into_iter();
             promises
                 .map(|promise| (promise.pair.delivery_id, promise.pair.drone_id))
@@ -225,6 +273,9 @@ fn case(fleet: &[Made], orders: &[(Point, Point, f64, f64)]) -> Case {
         let mut record = order(&format!("{number:03}"), *origin, *kg);
         record.destination = *destination;
         record.timestamp = -age;
+        // Derived rather than drawn: every third is not normal, every fourth has a deadline within some minutes of clock.
+        record.priority = Priority::ALL.into_iter().nth(number % 12);
+        record.deadline = (number % 4 == 3).then_some(record.timestamp + age * kg);
         record
     });
     let mut case = Case::new(drones.collect(), records.collect());
@@ -236,6 +287,83 @@ fn case(fleet: &[Made], orders: &[(Point, Point, f64, f64)]) -> Case {
         }
     }
     case
+}
+
+#[test]
+fn the_urgent_one_is_served_first_and_nearest() {
+    let at = |id: &str, lat: f64, priority| Delivery {
+        priority,
+        ..order(id, Point::new(lat, 12.50), 1.0)
+    };
+    let near = drone(1, Point::new(41.90, 12.50), 90.0);
+    let pair = |id: &str, drone: &str| vec![(id.to_owned(), drone.to_owned())];
+    // One drone, and the urgent order is the younger and farther one.
+    for (first, second) in [
+        (None, Priority::High),
+        (None, Priority::Critical),
+        (Some(Priority::Low), Priority::Normal),
+        (Some(Priority::High), Priority::Critical),
+    ] {
+        let orders = vec![at("a", 41.90, first), at("b", 41.93, Some(second))];
+        let case = Case::new(vec![near.clone()], orders);
+        assert_eq!(case.pairs(), pair("b", "drone-1"), "{second}");
+    }
+    // As long as they are equally urgent it is the near one.
+    let case = Case::new(
+        vec![near.clone()],
+        vec![at("a", 41.90, None), at("b", 41.93, Some(Priority::Normal))],
+    );
+    assert_eq!(case.pairs(), pair("a", "drone-1"));
+    // Two drones: the sum of the ways would be the same, so the nearer one goes to the urgent order.
+    let two = vec![near.clone(), drone(4, Point::new(41.94, 12.50), 90.0)];
+    let case = Case::new(
+        two,
+        vec![at("a", 41.89, None), at("b", 41.88, Some(Priority::Critical))],
+    );
+    assert!(
+        case.pairs().contains(&("b".to_owned(), "drone-1".to_owned())),
+        "{:?}",
+        case.pairs()
+    );
+    // Nobody waits for ever: old enough, a low one goes first.
+    let mut old = at("a", 41.90, Some(Priority::Low));
+    old.timestamp = -3_600.0;
+    let case = Case::new(vec![near], vec![old, at("b", 41.90, None)]);
+    assert_eq!(case.pairs(), pair("a", "drone-1"));
+}
+
+#[test]
+fn a_deadline_presses_as_it_comes_near() {
+    let near = drone(1, Point::new(41.90, 12.50), 90.0);
+    let with = |deadline| {
+        let orders = vec![
+            order("a", Point::new(41.90, 12.50), 1.0),
+            Delivery {
+                deadline,
+                ..order("b", Point::new(41.93, 12.50), 1.0)
+            },
+        ];
+        Case::new(vec![near.clone()], orders).pairs()[0].0.clone()
+    };
+    // Sixty minutes of flight are 129 s of clock here.
+    assert_eq!((with(None), with(Some(1_000.0))), ("a".to_owned(), "a".to_owned()));
+    assert_eq!((with(Some(60.0)), with(Some(-60.0))), ("b".to_owned(), "b".to_owned()));
+}
+
+#[test]
+fn of_more_than_are_looked_at_the_urgent_take_part() {
+    let mut orders: Vec<Delivery> = (0..9).map(|number| order(&number.to_string(), ORIGIN, 1.0)).collect();
+    orders[8].priority = Some(Priority::High);
+    let rules = Rules {
+        pending_scan_limit: 3,
+        ..pooling()
+    };
+    Case::new(vec![drone(1, ORIGIN, 90.0)], orders).ask(|snapshot| {
+        let plan = Policy::Optimal.plan(snapshot, &rules);
+        assert_eq!(plan.assignments[0].delivery_id, "8");
+        let unserved: Vec<&str> = plan.unserved.iter().map(|order| order.id.as_str()).collect();
+        assert_eq!(unserved, ["0", "1"]);
+    });
 }
 
 /// The cost in minutes of an order and drone as docs/dispatch.md has it, from the records alone; nothing if the pair may not be.
@@ -291,7 +419,22 @@ fn documented_cost(case: &Case, order: &Delivery, drone: &Drone, onward_km: f64)
     if minutes > 0.0 {
         cost += 0.25 * waited_sec * 28.0 / 60.0;
     }
-    Some(cost + settings().onward * (onward_km / km_per_min).min(settings().onward_max_min))
+    cost += (documented_weight(order) - 1.0) * (minutes + pickup_km / km_per_min);
+    let settings = settings(&rules);
+    Some(cost + settings.onward * (onward_km / km_per_min).min(settings.onward_max_min))
+}
+
+/// How much a minute until pick-up counts at time 0, as docs/dispatch.md has it.
+fn documented_weight(order: &Delivery) -> f64 {
+    let wished = match order.priority {
+        Some(Priority::Low) => 0.5,
+        None | Some(Priority::Normal) => 1.0,
+        Some(Priority::High) => 2.0,
+        Some(Priority::Critical) => 4.0,
+    };
+    let loaded_min = order.origin.distance_km(order.destination) / (2.0 * order.drone_type().cruise_scale());
+    let pressing = |deadline: f64| (1.0 - (deadline * 28.0 / 60.0 - loaded_min) / 60.0).clamp(0.0, 1.0);
+    wished + 2.0 * order.deadline.map_or(0.0, pressing)
 }
 
 /// Cost of the best way to match the orders from `from` on with drones not in `used`, by trying all. Minutes.
@@ -322,7 +465,7 @@ proptest! {
             let others = case.orders.iter().enumerate().filter(|(index, _)| *index != from);
             others.map(|(_, other)| at.km_to(plane.point(to(other)))).fold(f64::INFINITY, f64::min)
         };
-        let settings = settings();
+        let settings = settings(&pooling());
         // The flight to an origin from elsewhere is as long as the fastest drone takes that is there for orders.
         let there = |drone: &&Drone| drone.status != domain::drone::DroneStatus::Idle || drone.battery > 30.0;
         let fastest = case.fleet.iter().filter(there).map(|drone| 2.0 * drone.kind.cruise_scale()).fold(f64::MIN_POSITIVE, f64::max);
@@ -330,7 +473,8 @@ proptest! {
             let aside_km = nearest(index, |order| order.origin, |order| order.destination);
             let onward_km = nearest(index, |order| order.destination, |order| order.origin);
             let waited_min = -order.timestamp * 28.0 / 60.0;
-            let unserved = settings.matching.unserved_min + AGEING * waited_min + settings.aside * (aside_km / fastest).min(settings.aside_max_min);
+            let unserved = settings.matching.unserved_min + AGEING * waited_min + settings.aside * (aside_km / fastest).min(settings.aside_max_min)
+                + 100.0 * (documented_weight(order) - 1.0);
             let row = case.fleet.iter().map(|drone| documented_cost(&case, order, drone, onward_km)).collect();
             (unserved, row)
         }).collect();
@@ -361,12 +505,12 @@ proptest! {
         let case = case(&fleet, &orders);
         let rules = pooling();
         case.ask(|snapshot| {
-            let city = City::new(snapshot, &rules);
+            let city = City::new(snapshot, &[], &rules);
             let costs = Costs { city: &city, rules: &rules };
             let pairs = city.fleet.iter().zip(&city.drones).flat_map(|drone| city.waiting.iter().zip(&city.orders).map(move |order| (order, drone)));
             for ((waiting, order), (ahead, drone)) in pairs {
-                let extra = costs.extra_min(waiting, ahead).ok().filter(|_| drone.ready_in_min <= LOOK_AHEAD_MIN);
-                let cost = extra.map(|extra| extra + drone.minutes_to(order.origin));
+                let charge = costs.charge(waiting, ahead, false).ok().filter(|_| drone.ready_in_min <= LOOK_AHEAD_MIN);
+                let cost = charge.map(|charge| charge.extra_min + drone.minutes_to(order.origin));
                 let documented = documented_cost(&case, waiting.record, ahead.record, 0.0);
                 prop_assert_eq!(cost.is_some(), documented.is_some());
                 // The map is flat, the formula is not.
@@ -409,3 +553,6 @@ proptest! {
         })?;
     }
 }
+
+mod detours;
+mod swaps;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream};
+use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event};
 use tokio::sync::Semaphore;
@@ -187,9 +188,14 @@ impl Link {
             .map_err(|error| error.to_string())
     }
 
-    /// Publishes one message and waits for its confirmation, without a time limit of its own. `deliveries` is how often it has
-    /// been delivered already: 0 unless it is being retried.
-    pub(super) async fn publish(&self, topic: &Topic, body: &[u8], deliveries: u32) -> Result<(), PublishError> {
+    /// Publishes one message and waits for its confirmation, without a time limit of its own. `headers` are those of
+    /// [`topology::headers`].
+    pub(super) async fn publish(
+        &self,
+        topic: &Topic,
+        body: &[u8],
+        headers: Option<FieldTable>,
+    ) -> Result<(), PublishError> {
         let refused = |reason: String| PublishError::NotConfirmed {
             topic: topic.name.clone(),
             reason,
@@ -219,8 +225,8 @@ impl Link {
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_delivery_mode(PERSISTENT);
-        if deliveries > 0 {
-            properties = properties.with_headers(topology::deliveries_header(deliveries));
+        if let Some(headers) = headers {
+            properties = properties.with_headers(headers);
         }
         let published = async {
             channel

@@ -128,13 +128,16 @@ impl Bus for Rabbit {
         limits::check(topic, body.len())?;
         let _unfinished = self.shared.unfinished.token();
         let link = self.shared.link.borrow().clone().map_err(PublishError::Unavailable)?;
-        match timeout(CONFIRM_TIMEOUT, link.publish(topic, &body, 0)).await {
+        let mut span = crate::sending(topic, "rabbitmq");
+        let headers = topology::headers(0, span.context());
+        let published = match timeout(CONFIRM_TIMEOUT, link.publish(topic, &body, headers)).await {
             Ok(result) => result,
             Err(_) => Err(PublishError::NotConfirmed {
                 topic: topic.name.clone(),
                 reason: format!("no answer from the broker within {} s", CONFIRM_TIMEOUT.as_secs()),
             }),
-        }
+        };
+        published.inspect_err(|error| span.failed(error))
     }
 
     async fn subscribe(&self, topic: &Topic, prefetch: u16) -> Box<dyn Subscription> {

@@ -33,6 +33,7 @@ pub(super) struct RabbitSubscription {
 struct Arrived {
     body: Bytes,
     redelivered: bool,
+    context: trace::Context,
     acker: RabbitAcker,
 }
 
@@ -75,6 +76,7 @@ impl Subscription for RabbitSubscription {
         let Some(Arrived {
             body,
             redelivered,
+            context,
             mut acker,
         }) = arrived
         else {
@@ -83,7 +85,7 @@ impl Subscription for RabbitSubscription {
             return None;
         };
         acker.in_hand = Some(self.shared.unfinished.token());
-        Some(Delivery::new(body, redelivered, Box::new(acker)))
+        Some(Delivery::new(body, redelivered, context, Box::new(acker)))
     }
 }
 
@@ -221,13 +223,16 @@ impl Consuming {
             // Dead letters still carry the count of their former life.
             Role::Dead | Role::Broadcast => 0,
         };
+        let context = topology::context_from(consumed.properties.headers().as_ref());
         let body = Bytes::from(consumed.data);
         Arrived {
+            context: context.clone(),
             redelivered: consumed.redelivered || failed > 0,
             body: body.clone(),
             acker: RabbitAcker {
                 acker: consumed.acker,
                 body,
+                context,
                 deliveries: failed.saturating_add(1 + u32::from(consumed.redelivered)),
                 role,
                 topic: self.topic.clone(),
@@ -277,6 +282,7 @@ async fn attach(link: &Link, topic: &Topic, prefetch: u16) -> Result<(Channel, C
 struct RabbitAcker {
     acker: lapin::Acker,
     body: Bytes,
+    context: trace::Context,
     /// How often it has been delivered, this time included.
     deliveries: u32,
     role: Role,
@@ -318,7 +324,8 @@ impl RabbitAcker {
     async fn publish_again(&self) -> bool {
         let link = self.shared.link.borrow().clone();
         let Ok(link) = link else { return false };
-        match timeout(CONFIRM_TIMEOUT, link.publish(&self.topic, &self.body, self.deliveries)).await {
+        let headers = topology::headers(self.deliveries, &self.context);
+        match timeout(CONFIRM_TIMEOUT, link.publish(&self.topic, &self.body, headers)).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 debug!(topic = %self.topic, %error, "cannot count the retry of a message");

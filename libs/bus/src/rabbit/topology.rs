@@ -132,12 +132,38 @@ fn explain(what: &str, name: &str, error: &lapin::Error) -> String {
 /// The header of a message that has been delivered before and failed.
 const DELIVERIES_HEADER: &str = "x-deliveries";
 
-/// Headers that say how often a message has been delivered.
-pub(super) fn deliveries_header(deliveries: u32) -> FieldTable {
-    table([(DELIVERIES_HEADER, AMQPValue::LongLongInt(LongLongInt::from(deliveries)))])
+/// The headers of a message: how often it has been delivered already (0 unless it is being retried), and what it is published on behalf
+/// of. None when there is nothing to say.
+pub(super) fn headers(deliveries: u32, context: &trace::Context) -> Option<FieldTable> {
+    let mut table = FieldTable::default();
+    if deliveries > 0 {
+        table.insert(
+            short(DELIVERIES_HEADER),
+            AMQPValue::LongLongInt(LongLongInt::from(deliveries)),
+        );
+    }
+    for (name, value) in context.headers() {
+        table.insert(short(name), AMQPValue::LongString(value.into()));
+    }
+    (!table.inner().is_empty()).then_some(table)
 }
 
-/// The inverse of [`deliveries_header`]; 0 for a message without it, or with something else in its place.
+/// What a message was published on behalf of; what breaks the rules is left out.
+pub(super) fn context_from(headers: Option<&FieldTable>) -> trace::Context {
+    let text = |name: &str| match headers?.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.as_bytes()),
+        AMQPValue::ShortString(text) => Some(text.as_str().as_bytes()),
+        _ => None,
+    };
+    let utf8 = |name| text(name).and_then(|text| std::str::from_utf8(text).ok());
+    trace::Context::read(
+        text(trace::TRACEPARENT),
+        utf8(trace::TRACESTATE),
+        utf8(trace::REQUEST_ID),
+    )
+}
+
+/// How often a message has been delivered, by its [`headers`]; 0 for a message without it, or with something else in its place.
 pub(super) fn deliveries_from(headers: Option<&FieldTable>) -> u32 {
     let value = headers.and_then(|headers| headers.inner().get(DELIVERIES_HEADER));
     value

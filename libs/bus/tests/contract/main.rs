@@ -34,6 +34,7 @@ macro_rules! on_both {
 on_both!(
     a_message_published_is_consumed_once_and_gone_after_ack,
     work_is_shared_and_each_message_handled_once,
+    what_a_message_is_on_behalf_of_goes_along,
     a_broadcast_reaches_every_subscriber,
     a_broadcast_nobody_listens_to_is_no_error,
     a_rejected_message_becomes_a_dead_letter,

@@ -29,6 +29,31 @@ pub(crate) async fn a_message_published_is_consumed_once_and_gone_after_ack(fixt
     delivery.ack().await;
 }
 
+pub(crate) async fn what_a_message_is_on_behalf_of_goes_along(fixture: Fixture) {
+    let (bus, topic) = (&fixture.bus, fixture.work());
+    let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let context = trace::Context::read(Some(parent), Some("team=drones"), Some("id-7"));
+    let scope = trace::Scope::new(context.clone(), &trace::Tracer::off());
+    trace::within(scope, bus.publish(&topic, body(1))).await.unwrap();
+    bus.publish(&topic, body(2)).await.unwrap();
+    let mut subscription = bus.subscribe(&topic, 1).await;
+    let delivery = next(&mut subscription).await;
+    assert_eq!((number(&delivery.body), &delivery.context), (1, &context));
+    delivery.retry().await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let delivery = next(&mut subscription).await;
+        seen.push((number(&delivery.body), delivery.context.clone()));
+        delivery.ack().await;
+    }
+    seen.sort_by_key(|(number, _)| *number);
+    assert_eq!(
+        seen,
+        [(1, context), (2, trace::Context::default())],
+        "retried, it is on behalf of the same"
+    );
+}
+
 pub(crate) async fn work_is_shared_and_each_message_handled_once(fixture: Fixture) {
     const MESSAGES: usize = 90;
     let (bus, topic) = (&fixture.bus, fixture.work());

@@ -23,6 +23,10 @@ use crate::snapshot::{Drone, Heading, Plan, Policy, Snapshot};
 /// Most drones that are all candidates of every order; above, each order lists its nearest ones.
 const DENSE_MAX: usize = 256;
 
+/// Once an order has as many candidates as it lists, at most so many more are looked at that are nearer by the straight line than the last of them
+/// is by the way.
+const DETOURS_MAX: usize = 256;
+
 /// Knobs of [`Matching`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MatchingSettings {
@@ -31,7 +35,7 @@ pub struct MatchingSettings {
     /// Minutes that a swap must save.
     pub swap_gain_min: f64,
     /// Drones listed per order in fleets of more than 256: so many of the nearest that are ready, and so many of those
-    /// that will be, by place.
+    /// that will be, by the way to the pick-up.
     pub candidates: usize,
     /// What an order costs that nobody takes, in minutes: more than any cost that should be accepted to serve it.
     pub unserved_min: f64,
@@ -75,16 +79,35 @@ pub(super) fn milliseconds(minutes: f64) -> i64 {
     rounded.clamp(-COST_MAX, COST_MAX)
 }
 
-/// The cost of a pair without further terms, if the pair may be.
-pub(super) fn pair_min(snapshot: &Snapshot<'_>, order: usize, drone: usize, swap_gain_min: f64) -> Option<f64> {
+/// A drone that an order may have, by its place in the list of those taking part.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    place: usize,
+    /// The way to the pick-up beyond the straight line.
+    detour_km: f64,
+    /// The cost of the pair without further terms.
+    minutes: f64,
+}
+
+/// The drone at `place` as a candidate for an order, if the pair may be.
+fn candidate(
+    snapshot: &Snapshot<'_>,
+    order: usize,
+    (place, drone): (usize, usize),
+    swap_gain_min: f64,
+) -> Option<Candidate> {
     let (o, d) = (&snapshot.orders[order], &snapshot.drones[drone]);
-    let extra = snapshot.pairs.extra_min(o, d)?;
+    let charge = snapshot.pairs.charge(o, d)?;
     let kept = if d.heading == Heading::Pickup(order) {
         swap_gain_min
     } else {
         0.0
     };
-    Some(d.minutes_to(o.origin) + extra - kept)
+    Some(Candidate {
+        place,
+        detour_km: charge.detour_km,
+        minutes: d.minutes_to(o.origin) + charge.extra_min - kept,
+    })
 }
 
 /// What is ready flies, what is not is promised.
@@ -127,17 +150,16 @@ pub(super) fn least_cost(
     let mut left = limit;
     let rows = (0..snapshot.orders.len())
         .map(|index| {
-            near.list(snapshot, index, &taking, &mut listed);
-            left = left.checked_sub(listed.len() as u64).ok_or(Stopped {
+            let one = |place: usize| candidate(snapshot, index, (place, taking[place]), settings.swap_gain_min);
+            let looked_at = near.list(snapshot, index, one, &mut listed);
+            left = left.checked_sub(looked_at as u64).ok_or(Stopped {
                 work: limit,
                 left: snapshot.orders.len() - index,
             })?;
             costs.clear();
-            costs.extend(listed.iter().filter_map(|&place| {
-                let drone = taking[place];
-                let minutes = pair_min(snapshot, index, drone, settings.swap_gain_min)?;
-                let cost = minutes + terms(index, &snapshot.drones[drone]);
-                Some((columns[place], milliseconds(cost)))
+            costs.extend(listed.iter().map(|listed| {
+                let cost = listed.minutes + terms(index, &snapshot.drones[taking[listed.place]]);
+                (columns[listed.place], milliseconds(cost))
             }));
             let unserved = milliseconds(settings.unserved_min + patience(index));
             // The columns were just added and costs are cut to the range.
@@ -159,6 +181,8 @@ struct Nearest {
     grids: Option<[(Grid, Vec<usize>); 2]>,
     /// Per order, the place of the drone that is on its way to it.
     coming: Vec<Option<usize>>,
+    /// How many take part.
+    taking: usize,
     count: usize,
 }
 
@@ -184,30 +208,61 @@ impl Nearest {
         let is_small = taking.len() <= DENSE_MAX;
         // Coordinates that no grid takes (not finite) leave all drones to every order, as in a small fleet.
         let grids = (!is_small).then(|| Some([grid(true)?, grid(false)?])).flatten();
-        Self { grids, coming, count }
+        Self {
+            grids,
+            coming,
+            taking: taking.len(),
+            count,
+        }
     }
 
-    /// Puts the places of the order's candidates into `listed`.
-    fn list(&self, snapshot: &Snapshot<'_>, order: usize, taking: &[usize], listed: &mut Vec<usize>) {
+    /// Puts an order's candidates into `listed`, which `one` makes of places. Gives how many were looked at.
+    fn list(
+        &self,
+        snapshot: &Snapshot<'_>,
+        order: usize,
+        one: impl Fn(usize) -> Option<Candidate>,
+        listed: &mut Vec<Candidate>,
+    ) -> usize {
         listed.clear();
         let Some(grids) = &self.grids else {
-            listed.extend(0..taking.len());
-            return;
+            listed.extend((0..self.taking).filter_map(one));
+            return self.taking;
         };
-        let wanted = &snapshot.orders[order];
+        let origin = snapshot.orders[order].origin;
+        let mut looked_at = 0;
         for (grid, places) in grids {
-            let fit = grid
-                .nearest(wanted.origin.x, wanted.origin.y)
-                .map(|near| places[near.index])
-                .filter(|&place| {
-                    snapshot
-                        .pairs
-                        .extra_min(wanted, &snapshot.drones[taking[place]])
-                        .is_some()
-                });
-            listed.extend(fit.take(self.count));
+            let near = grid.nearest(origin.x, origin.y);
+            let fit = near.filter_map(|near| Some((near.distance(), one(places[near.index])?)));
+            looked_at += nearest_by_way(fit, self.count, listed);
         }
         // Who is coming stays a candidate, however far: else a swap could cost minutes.
-        listed.extend(self.coming[order]);
+        if let Some(place) = self.coming[order].filter(|place| listed.iter().all(|listed| listed.place != *place)) {
+            listed.extend(one(place));
+        }
+        looked_at
     }
+}
+
+/// Adds the `count` candidates with the shortest ways to `listed`, of those that come with their straight distances, the nearest first. Gives how
+/// many were looked at.
+fn nearest_by_way(fit: impl Iterator<Item = (f64, Candidate)>, count: usize, listed: &mut Vec<Candidate>) -> usize {
+    let mut near: Vec<(f64, Candidate)> = Vec::with_capacity(count);
+    let mut looked_at = 0;
+    for (straight_km, candidate) in fit {
+        looked_at += 1;
+        let km = straight_km + candidate.detour_km;
+        let place = near.partition_point(|(other_km, _)| *other_km <= km);
+        if place < count {
+            near.truncate(count - 1);
+            near.insert(place, (km, candidate));
+        }
+        // Whoever is farther by the straight line is no nearer by the way.
+        let is_full = near.len() == count && near.last().is_none_or(|(last_km, _)| *last_km <= straight_km);
+        if is_full || looked_at >= count + DETOURS_MAX {
+            break;
+        }
+    }
+    listed.extend(near.into_iter().map(|(_, candidate)| candidate));
+    looked_at
 }

@@ -110,13 +110,14 @@ impl Optimal {
             limit,
             |order, drone| {
                 let onward_min = (onward_km[order] / drone.km_per_min).min(settings.onward_max_min);
-                let loaded_min = snapshot.orders[order].direct_km() / drone.km_per_min;
+                let loaded_min = snapshot.pairs.loaded_km(&snapshot.orders[order]) / drone.km_per_min;
                 settings.onward * onward_min + loaded_share * loaded_min
             },
             |order| {
                 let waited_min = (snapshot.now_min - snapshot.orders[order].placed_min).max(0.0);
                 let aside_min = (aside_km[order] / fastest).min(settings.aside_max_min);
-                settings.ageing * waited_min + settings.aside * aside_min
+                let wished_min = snapshot.pairs.patience_min(&snapshot.orders[order]);
+                settings.ageing * waited_min + settings.aside * aside_min + wished_min
             },
         )?;
         let mut plan = plan_of(snapshot, pairs);

@@ -2,9 +2,10 @@
 
 use dispatch_sim::policy::coverage::{Guard, mean_reach_km, relax};
 use dispatch_sim::{
-    AllFit, Demand, Drone, Greedy, Heading, Matching, MatchingSettings, Optimal, Order, Plan, Point, Policy, Snapshot,
+    AllFit, Charge, Demand, Drone, Greedy, Heading, Matching, MatchingSettings, Optimal, Order, Pairs, Plan, Point,
+    Policy, Snapshot,
 };
-use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 fn order(id: u64, origin: Point, placed_min: f64) -> Order {
     Order {
@@ -170,6 +171,63 @@ fn large_fleets_are_matched_as_well_from_the_nearest() {
             .sum::<f64>()
     };
     assert!((cost(32) - cost(400)).abs() < 0.01, "{} {}", cost(32), cost(400));
+}
+
+/// A wall along x = 10 from y = 0 to 19: who is on the other side flies round its end.
+struct Walled;
+
+impl Walled {
+    fn detour_km(from: Point, to: Point) -> f64 {
+        let end = Point::new(10.0, 19.0);
+        let share = (10.0 - from.x) / (to.x - from.x);
+        let crossing = from.y + (to.y - from.y) * share;
+        if (from.x < 10.0) != (to.x < 10.0) && crossing < 19.0 {
+            from.km_to(end) + end.km_to(to) - from.km_to(to)
+        } else {
+            0.0
+        }
+    }
+}
+
+impl Pairs for Walled {
+    fn extra_min(&self, order: &Order, drone: &Drone) -> Option<f64> {
+        self.charge(order, drone).map(|charge| charge.extra_min)
+    }
+
+    fn charge(&self, order: &Order, drone: &Drone) -> Option<Charge> {
+        let detour_km = Self::detour_km(drone.at, order.origin);
+        Some(Charge {
+            extra_min: detour_km / drone.km_per_min,
+            detour_km,
+        })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// With no more orders than candidates each, nobody better is left out: of an order's nearest drones by the way at least one is free.
+    #[test]
+    fn large_fleets_are_matched_as_well_from_the_nearest_where_a_wall_is_in_the_way(
+        origins in prop::collection::vec((9.0..11.0_f64, 0.0..12.0_f64), 1..32),
+        fleet in prop::collection::vec((prop_oneof![3 => 0.0..9.9_f64, 1 => 10.1..20.0_f64], 0.0..20.0_f64), 300..500),
+    ) {
+        let orders: Vec<Order> = (0..).zip(origins).map(|(id, (x, y))| order(id, Point::new(x, y), 0.0)).collect();
+        let drones: Vec<Drone> = (0..).zip(fleet).map(|(id, (x, y))| drone(id, Point::new(x, y), 0.0)).collect();
+        let demand = Demand::unknown();
+        let snapshot = Snapshot { now_min: 0.0, orders: &orders, drones: &drones, pairs: &Walled, demand: &demand };
+        let cost = |candidates| {
+            let settings = MatchingSettings { candidates, ..MatchingSettings::default() };
+            let plan = Matching { settings }.plan(&snapshot);
+            assert_eq!(plan.pickups.len(), orders.len());
+            let minutes = plan.pickups.iter().map(|&(order, by)| {
+                let (order, drone) = (&orders[order], &drones[by]);
+                drone.minutes_to(order.origin) + Walled.extra_min(order, drone).unwrap()
+            });
+            minutes.sum::<f64>()
+        };
+        // Costs are rounded to milliseconds.
+        prop_assert!((cost(32) - cost(drones.len())).abs() < 0.01, "{} {}", cost(32), cost(drones.len()));
+    }
 }
 
 #[test]

@@ -15,10 +15,9 @@ fn play_with(
     let (orders, starts) = reference.draw();
     let demand = Demand::uniform(reference.square_km, 20, reference.orders_per_min());
     let settings = Settings {
-        km_per_min: reference.km_per_min(),
         decision_every_min: every_min,
         pairs,
-        demand: &demand,
+        ..Settings::plain(reference.km_per_min(), &demand)
     };
     world::run(policy, &orders, &starts, &settings)
 }
@@ -243,12 +242,8 @@ fn drones_turn_where_they_are() {
             ..Plan::default()
         },
     });
-    let settings = Settings {
-        km_per_min: 1.0,
-        decision_every_min: 0.0,
-        pairs: &AllFit,
-        demand: &Demand::unknown(),
-    };
+    let demand = Demand::unknown();
+    let settings = Settings::plain(1.0, &demand);
     let (report, trips) = world::run(&policy, &[order, late], &[Point::default()], &settings).unwrap();
     // From (6, 0) at minute 10 it is √(36 + 100) to the origin; then 2 there, 2 back, 2 there.
     let first = 10.0 + 136.0_f64.sqrt() + 2.0;

@@ -1,7 +1,7 @@
 //! An in-memory server of the KV API for tests, over real HTTP on a free port of the loopback interface.
 //!
 //! Promises what one client can see of the real thing: versions, CAS by version and by value, deletes, scans, batches (also
-//! ordered), time to live, locks with token and fence, named changes. Beyond that it can be told to fail, to be slow, and to let somebody else
+//! ordered), time to live, locks with token and fence, named changes, watching (without the ends of times to live). Beyond that it can be told to fail, to be slow, and to let somebody else
 //! change something just before a call is carried out.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use kv_api::{MAX_VALUE_BYTES, REQUEST_ID_HEADER, decode_key};
+use kv_api::{MAX_VALUE_BYTES, NamedBatchBody, REQUEST_ID_HEADER, decode_key};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub use store::Store;
 use crate::{Kv, Options};
 use store::{Reply, invalid};
 
+mod feed;
 mod store;
 
 /// A kind of call, to choose which ones misbehave.
@@ -49,6 +50,10 @@ pub enum Call {
     Release,
     /// `GET /health`
     Health,
+    /// `GET /watch`
+    Watch,
+    /// `GET /cluster`
+    Cluster,
 }
 
 /// A way to misbehave.
@@ -62,6 +67,8 @@ pub enum Fault {
     UnknownDone,
     /// It is carried out, but the connection breaks in the middle of the answer.
     LostAnswer,
+    /// 503 with `"outcome":"unknown"`; of a batch only so many operations are carried out, of anything else nothing.
+    UnknownAfter(usize),
 }
 
 type Hook = Box<dyn FnOnce(&mut Store) + Send>;
@@ -215,6 +222,7 @@ async fn handle(
         let planned = planned.and_then(|at| inner.faults.remove(at)).map(|(_, fault)| fault);
         let fault = planned.or(inner.outage);
         let reply = match fault {
+            Some(Fault::UnknownAfter(_)) if call != Call::Batch => (503, json!({"detail": "made to fail by the test"})),
             Some(Fault::Unavailable | Fault::UnknownNotDone) => (503, json!({"detail": "made to fail by the test"})),
             _ => {
                 let (now, later) = std::mem::take(&mut inner.hooks)
@@ -225,14 +233,22 @@ async fn handle(
                 for (_, hook) in now {
                     hook(&mut inner.store);
                 }
-                let run = |store: &mut Store| run(store, call, &key, &uri, &body).unwrap_or_else(|reply| reply);
+                let ops_max = match fault {
+                    Some(Fault::UnknownAfter(ops)) => ops,
+                    _ => usize::MAX,
+                };
+                let run =
+                    |store: &mut Store| run(store, call, &key, &uri, &body, ops_max).unwrap_or_else(|reply| reply);
                 inner.store.once(name, run)
             }
         };
         (fault, reply)
     };
+    if call == Call::Watch && fault.is_none() {
+        return feed::serve(&inner, &uri).unwrap_or_else(answer);
+    }
     match fault {
-        Some(Fault::UnknownDone | Fault::UnknownNotDone) => {
+        Some(Fault::UnknownDone | Fault::UnknownNotDone | Fault::UnknownAfter(_)) => {
             answer((503, json!({"detail": "made to fail by the test", "outcome": "unknown"})))
         }
         Some(Fault::LostAnswer) => {
@@ -255,6 +271,8 @@ fn route(method: &Method, path: &str) -> Result<(Call, String), Reply> {
     match (method.as_str(), path) {
         ("GET", "/health") => plain(Call::Health),
         ("GET", "/kv") => plain(Call::Scan),
+        ("GET", "/watch") => plain(Call::Watch),
+        ("GET", "/cluster") => plain(Call::Cluster),
         ("POST", "/kv/cas") => plain(Call::Cas),
         ("POST", "/kv/batch") => plain(Call::Batch),
         (method, path) => {
@@ -277,12 +295,14 @@ fn route(method: &Method, path: &str) -> Result<(Call, String), Reply> {
     }
 }
 
-fn run(store: &mut Store, call: Call, key: &str, uri: &Uri, body: &[u8]) -> Result<Reply, Reply> {
-    fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Reply> {
-        Query::try_from_uri(uri)
-            .map(|Query(query)| query)
-            .map_err(|error| invalid(&error))
-    }
+fn query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Reply> {
+    Query::try_from_uri(uri)
+        .map(|Query(query)| query)
+        .map_err(|error| invalid(&error))
+}
+
+/// `ops_max`: of a batch no more operations are carried out.
+fn run(store: &mut Store, call: Call, key: &str, uri: &Uri, body: &[u8], ops_max: usize) -> Result<Reply, Reply> {
     fn json<B: DeserializeOwned>(body: &[u8]) -> Result<B, Reply> {
         serde_json::from_slice(body).map_err(|error| invalid(&error))
     }
@@ -292,11 +312,18 @@ fn run(store: &mut Store, call: Call, key: &str, uri: &Uri, body: &[u8]) -> Resu
         Call::Put => store.put(key, json(body)?),
         Call::Delete => store.delete(key, None),
         Call::Cas => store.cas(json(body)?),
-        Call::Batch => store.batch(json(body)?),
+        Call::Batch => {
+            let mut batch: NamedBatchBody = json(body)?;
+            batch.ops.truncate(ops_max);
+            store.batch(batch)
+        }
         Call::Scan => store.scan(&query(uri)?),
         Call::Acquire => store.acquire(key, &query(uri)?),
         Call::Renew => store.renew(key, &query(uri)?),
         Call::Release => store.release(key, &query(uri)?),
+        Call::Cluster => (200, json!({"status": "serving", "backends": 3, "up": 3, "nodes": []})),
+        // Answered by a feed, not by a reply.
+        Call::Watch => (200, Value::Null),
     })
 }
 

@@ -14,6 +14,7 @@ use register::ballot::HlcTime;
 use serde::Serialize;
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// Copies the fake pretends to keep.
 const RF: usize = 2;
@@ -47,6 +48,23 @@ pub struct Store {
     answered: HashMap<String, Reply>,
     /// Counts up for versions, tokens and fences.
     counter: u64,
+    /// Every change, for watchers.
+    log: Vec<Logged>,
+    /// How many changes watchers that come back can no longer be told of.
+    forgotten: usize,
+    /// Counts up when all feeds are to be cut.
+    cuts: u64,
+    /// Wakes watchers.
+    news: watch::Sender<()>,
+}
+
+/// A change as watchers are told of it.
+#[derive(Debug, Clone)]
+pub(super) struct Logged {
+    pub(super) key: String,
+    /// `None` when it is gone.
+    pub(super) value: Option<Box<RawValue>>,
+    pub(super) version: Version,
 }
 
 impl Store {
@@ -75,8 +93,51 @@ impl Store {
     /// Deletes `key`; answers whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
         let was = self.live(key).is_some();
-        self.entries.remove(key);
+        self.gone(key);
         was
+    }
+
+    /// Ends every feed that is open; watchers may come back.
+    pub fn cut_watches(&mut self) {
+        self.cuts += 1;
+        self.news.send_replace(());
+    }
+
+    /// Watchers that come back are told that changes so far may have been missed.
+    pub fn forget_changes(&mut self) {
+        self.forgotten = self.log.len();
+    }
+
+    pub(super) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// How often feeds were cut.
+    pub(super) fn cuts(&self) -> u64 {
+        self.cuts
+    }
+
+    /// The changes from number `from` on; `None` when some are forgotten.
+    pub(super) fn logged(&self, from: usize) -> Option<&[Logged]> {
+        self.log.get(from..).filter(|_| from >= self.forgotten)
+    }
+
+    /// How many changes there were.
+    pub(super) fn logged_len(&self) -> usize {
+        self.log.len()
+    }
+
+    fn gone(&mut self, key: &str) {
+        if self.entries.remove(key).is_some() {
+            let version = self.next_version();
+            self.log(key, None, version);
+        }
+    }
+
+    fn log(&mut self, key: &str, value: Option<Box<RawValue>>, version: Version) {
+        let key = key.to_owned();
+        self.log.push(Logged { key, value, version });
+        self.news.send_replace(());
     }
 
     /// The keys that start with `prefix`, in order.
@@ -115,19 +176,23 @@ impl Store {
     }
 
     fn write(&mut self, key: &str, value: Box<RawValue>, ttl_sec: Option<f64>) -> Version {
-        let ballot = Ballot {
-            time: HlcTime::from_bits(self.next()),
-            incarnation: 1,
-        };
-        let version = Version::from(ballot);
+        let version = self.next_version();
         let expires = ttl_sec.map(|sec| Instant::now() + Duration::from_secs_f64(sec));
         let entry = Entry {
             value,
             version: version.clone(),
             expires,
         };
+        self.log(key, Some(entry.value.clone()), version.clone());
         self.entries.insert(key.to_owned(), entry);
         version
+    }
+
+    fn next_version(&mut self) -> Version {
+        Version::from(Ballot {
+            time: HlcTime::from_bits(self.next()),
+            incarnation: 1,
+        })
     }
 
     /// The fence the key has seen, if `fence` is lower; else remembers `fence`.
@@ -234,7 +299,7 @@ impl Store {
                 fence_seen: None,
             });
         }
-        self.entries.remove(key);
+        self.gone(key);
         (200, json!({"ok": true}))
     }
 

@@ -91,8 +91,39 @@ where
         axum::extract::Query::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|rejection| ApiError::invalid(rejection.body_text()))
+            .map_err(|rejection| {
+                let text = rejection.body_text();
+                let error = ApiError::invalid(text.as_str());
+                match quoted(&text) {
+                    Some(field) => error.with("field", field),
+                    None => error,
+                }
+            })
     }
+}
+
+/// Parts of the path; one that cannot be read is 400.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Path<T>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection| ApiError::malformed(format!("the path cannot be read: {}", rejection.body_text())))
+    }
+}
+
+/// The name in a text like "duplicate field `limit`".
+fn quoted(text: &str) -> Option<&str> {
+    text.split('`').nth(1)
 }
 
 #[cfg(test)]

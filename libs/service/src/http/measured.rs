@@ -8,13 +8,14 @@ use std::time::Instant;
 use axum::extract::MatchedPath;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::Method;
+use http::{HeaderMap, Method};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::error::ApiError;
+use super::traced::{Answering, Traced};
 use crate::metrics::{self, Metrics};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,6 +92,7 @@ pub(super) fn label_of(method: &Method) -> &'static str {
 pub struct RequestMetrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram>,
+    traced: Traced,
 }
 
 impl RequestMetrics {
@@ -108,7 +110,19 @@ impl RequestMetrics {
                 "Seconds until the answer's head",
                 Family::<RouteLabels, Histogram>::new_with_constructor(metrics::latency_histogram),
             ),
+            traced: Traced::No,
         }
+    }
+
+    /// The same, with requests that are parts of traces.
+    #[must_use]
+    pub fn traced(self, traced: Traced) -> Self {
+        Self { traced, ..self }
+    }
+
+    /// What a request has to do with traces, to be handed to [`Self::measure`].
+    pub(super) fn begin(&self, method: &'static str, route: &Route, headers: &HeaderMap) -> Option<Answering> {
+        self.traced.begin(method, route.as_str(), headers)
     }
 
     /// Waits for the answer to a request, and counts it. A handler that panics gives an answer too: a panic would close the connection
@@ -117,13 +131,24 @@ impl RequestMetrics {
         &self,
         method: &'static str,
         route: Route,
+        answering: Option<Answering>,
         answer: impl Future<Output = Response>,
     ) -> Response {
         let started = Instant::now();
-        let response = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(method, route = route.as_str(), "a request handler panicked");
-            died().into_response()
-        });
+        let answer = async {
+            AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(method, route = route.as_str(), "a request handler panicked");
+                died().into_response()
+            })
+        };
+        let response = match answering {
+            None => answer.await,
+            Some(answering) => {
+                let response = trace::within(answering.scope.clone(), answer).await;
+                answering.end(&response);
+                response
+            }
+        };
         let status = response.status().as_u16();
         let labels = RouteLabels { route };
         let seconds = started.elapsed().as_secs_f64();

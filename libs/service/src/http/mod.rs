@@ -6,11 +6,13 @@ mod measured;
 mod routes;
 mod serve;
 mod short_cut;
+mod traced;
 mod write_timeout;
 
 pub use error::ApiError;
-pub use extract::{Json, Query};
+pub use extract::{Json, Path, Query};
 pub use measured::RequestMetrics;
 pub use routes::{detached, with_common_routes, with_measured_routes};
 pub use serve::{Limits, serve, serve_router};
 pub use short_cut::{Answer, ShortCut, ShortCuts};
+pub use traced::Traced;

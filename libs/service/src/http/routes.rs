@@ -59,12 +59,14 @@ pub fn with_measured_routes(
 async fn measure(requests: RequestMetrics, request: Request, next: Next) -> Response {
     let method = label_of(request.method());
     let route = Route::of(request.extensions().get::<MatchedPath>());
-    requests.measure(method, route, next.run(request)).await
+    let answering = requests.begin(method, &route, request.headers());
+    requests.measure(method, route, answering, next.run(request)).await
 }
 
 /// Runs `work` to its end even when the client hangs up meanwhile: a half-done write is worse than an unread answer.
 ///
-/// It is run right here, and becomes a task of its own only when nobody waits for it any more.
+/// It is run right here, and becomes a task of its own only when nobody waits for it any more; what it works on behalf of
+/// ([`trace::Scope`]) stays the same.
 ///
 /// # Errors
 /// 500 when the work panicked; otherwise what the work answers.
@@ -73,7 +75,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, ApiError>> + Send + 'static,
 {
-    let work = AssertUnwindSafe(work).catch_unwind();
+    let work = AssertUnwindSafe(trace::carried(work)).catch_unwind();
     Detached(Some(Box::pin(work))).await.unwrap_or_else(|_| {
         tracing::error!("a request handler panicked");
         Err(died())

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::Handler;
 use axum::response::Response;
 use http::Method;
 use hyper::body::Incoming;
@@ -43,6 +44,47 @@ impl std::fmt::Debug for ShortCut {
 }
 
 impl ShortCut {
+    /// A short cut for paths that begin with `path` to a router's handler with its state, for bodies of at most so many bytes.
+    pub fn to<H, T, S>(
+        state: &S,
+        body_limit_bytes: usize,
+        (method, path, route): (Method, &'static str, &'static str),
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, S> + Sync,
+        S: Clone + Send + Sync + 'static,
+    {
+        let state = state.clone();
+        Self {
+            method,
+            path,
+            whole: false,
+            route,
+            handler: Box::new(move |mut request| {
+                DefaultBodyLimit::max(body_limit_bytes).apply(&mut request);
+                Box::pin(handler.clone().call(request, state.clone()))
+            }),
+        }
+    }
+
+    /// The same for one call only: `path` is all of the path, and its route.
+    pub fn to_whole<H, T, S>(
+        state: &S,
+        body_limit_bytes: usize,
+        (method, path): (Method, &'static str),
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, S> + Sync,
+        S: Clone + Send + Sync + 'static,
+    {
+        Self {
+            whole: true,
+            ..Self::to(state, body_limit_bytes, (method, path, path), handler)
+        }
+    }
+
     fn takes(&self, request: &hyper::Request<Incoming>) -> bool {
         let path = request.uri().path();
         let is_there = if self.whole {
@@ -84,8 +126,9 @@ impl hyper::service::Service<hyper::Request<Incoming>> for ShortCuts {
             return Box::pin(self.router.call(request));
         };
         let (method, route) = (label_of(&short_cut.method), Route::Fixed(short_cut.route));
+        let answering = self.requests.begin(method, &route, request.headers());
         let answer = (short_cut.handler)(request.map(Body::new));
         let requests = self.requests.clone();
-        Box::pin(async move { Ok(requests.measure(method, route, answer).await) })
+        Box::pin(async move { Ok(requests.measure(method, route, answering, answer).await) })
     }
 }
