@@ -5,7 +5,8 @@
 //!   not full), goes to charge; a charging one is done at `FULL_AFTER`, a retiring one becomes inactive then.
 //! - *Charging on demand*: an order that no drone could be given, while some drone that may carry it is idle with too little
 //!   battery, gets a *helper*: the best suited of them goes to charge at once, at a charge point within its reach from which,
-//!   full, it can fly the order. One that charges elsewhere goes on from there as soon as it has battery for the way. A helper is done
+//!   full, it can fly the order. One that charges elsewhere goes on from there as soon as it has battery for the way, unless an older
+//!   order was promised it where it charges: else two orders could call one drone back and forth for ever. A helper is done
 //!   only when its battery is enough for that order, even beyond `FULL_AFTER`. So an order that a full drone could fly is flown at
 //!   last, even with a single drone for it; and nobody is sent farther than its battery reaches.
 //! - *With a parcel on board*: a drone that somebody took from its delivery under way, and whose battery no longer takes it to the destination,
@@ -192,6 +193,9 @@ fn find_helpers<'a>(
     changes: &mut Vec<DroneChange>,
 ) -> HashMap<&'a str, f64> {
     let mut wanted_pct = HashMap::new();
+    let promised =
+        (plan.promised.iter()).map(|promise| (promise.pair.drone_id.as_str(), promise.pair.delivery_id.as_str()));
+    let promised: HashMap<&str, &str> = promised.collect();
     for order in plan.unserved.iter().take(HELPED_MAX) {
         let can_from = |charge: Point| {
             rules
@@ -211,7 +215,12 @@ fn find_helpers<'a>(
             wanted_pct.insert(drone.id.as_str(), rules.energy.needed_pct(km));
             continue;
         }
-        if let Some((index, charge)) = divertible(snapshot, order, rules, charging, &wanted_pct, can_from) {
+        // Ids are in the order of age.
+        let may_leave = |drone: &Drone| {
+            let id = drone.id.as_str();
+            !wanted_pct.contains_key(id) && promised.get(id).is_none_or(|older| *older > order.id.as_str())
+        };
+        if let Some((index, charge)) = divertible(snapshot, order, rules, charging, may_leave, can_from) {
             let (drone, target) = &mut charging[index];
             *target = charge;
             changes.push(change(
@@ -291,20 +300,19 @@ fn best_suited(
 }
 
 /// The drone that charges where it is of no use for `order`, and by now has battery for the way to a charge point from which it could fly it;
-/// and that point. The lightest of the nearest.
+/// and that point. The lightest of the nearest, of those that may leave.
 fn divertible(
     snapshot: &Snapshot<'_>,
     order: &Delivery,
     rules: &Rules,
     charging: &[(&Drone, Point)],
-    wanted_pct: &HashMap<&str, f64>,
+    may_leave: impl Fn(&Drone) -> bool,
     can_from: impl Fn(Point) -> bool,
 ) -> Option<(usize, Point)> {
     let mut best: Option<(DroneType, f64, usize, Point)> = None;
     for (index, (drone, _)) in charging.iter().enumerate() {
-        let is_useful = drone.status == DroneStatus::Charging
-            && rules.carries(drone.kind, order.drone_type())
-            && !wanted_pct.contains_key(drone.id.as_str());
+        let is_useful =
+            drone.status == DroneStatus::Charging && rules.carries(drone.kind, order.drone_type()) && may_leave(drone);
         if !is_useful {
             continue;
         }
@@ -346,7 +354,7 @@ mod tests {
 
     use super::{is_within_reach, plan};
     use crate::fleet::{Change, DroneChange};
-    use crate::policy::Policy;
+    use crate::policy::{Assignment, Plan, Policy, Promise};
     use crate::testing::{drone, order, rules, snapshot, zones};
 
     const CENTER: Point = Point::new(41.89, 12.485);
@@ -531,6 +539,30 @@ mod tests {
             matches!(changes[0].change, Change::Charge { at: Some(_) }),
             "{changes:?}"
         );
+    }
+
+    #[test]
+    fn nobody_is_called_away_from_where_an_older_order_was_promised_it() {
+        let (zones, rules) = (zones(), rules());
+        let waits = across("b", NORTH_WEST, SOUTH_EAST);
+        let there = zones.zones[1].charge;
+        let charging = [drone(1, there, 60.0).charge(None).unwrap()];
+        let snapshot = snapshot(&zones, std::slice::from_ref(&waits), &charging);
+        let change = |promised_to: &str| {
+            let pair = Assignment {
+                delivery_id: promised_to.to_owned(),
+                drone_id: charging[0].id.clone(),
+            };
+            let policy_plan = Plan {
+                promised: vec![Promise { pair, free_in_sec: 2.0 }],
+                unserved: vec![&waits],
+                ..Plan::default()
+            };
+            let changes = plan(&snapshot, &policy_plan, &rules);
+            changes.first().map(|change| change.change.name())
+        };
+        assert_eq!(change("a"), None);
+        assert_eq!(change("c"), Some("divert"));
     }
 
     #[test]

@@ -203,3 +203,24 @@ async fn tight_batteries_and_single_slots_fly_every_order_and_nobody_gets_empty(
         );
     }
 }
+
+/// Two orders called the only heavy drone back and forth between two charge points for ever: whichever was not promised it where it was.
+#[tokio::test]
+async fn two_orders_do_not_call_a_charging_drone_back_and_forth() {
+    let city = City {
+        policy: Policy::Optimal,
+        drones: 4,
+        charger_slots: 2,
+        battery_per_km: 2.786_774_625_418_644_7,
+        safety_margin_pct: 9.737_758_567_308,
+        critical_battery_pct: 10.0,
+        top_up_below_pct: 38.745_734_277_815_565,
+        orders_per_sec: 0.232_924_682_222_016_18,
+        charge_per_step: 4.061_300_839_379_301,
+        mishaps: false,
+        walls: false,
+        seed: 5_544_750_269_312_862_545,
+    };
+    let (missions, _) = play(city).await;
+    assert!(missions > 5, "{missions}");
+}
