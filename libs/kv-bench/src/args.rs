@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use crate::report::Target;
-use crate::work::{BATCH_KEYS, SCAN_KEYS, Work, Works};
+use crate::work::{Access, BATCH_KEYS, SCAN_KEYS, Work, Works};
 
 /// Most loaded keys: their names have eight digits.
 const MAX_KEYS: u64 = 99_999_999;
@@ -48,6 +48,10 @@ pub struct Args {
     /// Keys that are loaded first, at least 1000 for scan and 100 for batch; several numbers likewise
     #[arg(long, value_delimiter = ',', default_value = "1000", value_name = "NUMBERS")]
     pub keys: Vec<u64>,
+
+    /// How keys are chosen among the loaded ones; several ways likewise
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "even", value_name = "WAYS")]
+    pub access: Vec<Access>,
 
     /// Operations a second that become due, whatever the servers do, of all clients together (open loop); 0: each client sends the next when the last was answered (closed loop); several numbers likewise
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "NUMBERS")]

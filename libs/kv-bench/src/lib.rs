@@ -157,16 +157,19 @@ impl<'a> Bench<'a> {
     /// Goes through all loads and kinds of work.
     async fn run(mut self, series: &mut Vec<Series>) {
         let args = self.args;
-        for clients in &args.clients {
-            for rate in &args.rate {
-                for work in &args.work.0 {
-                    let scenario = Scenario {
-                        keys: self.keys,
-                        clients: *clients,
-                        rate: Some(*rate).filter(|rate| *rate > 0.0),
-                        work: *work,
-                    };
-                    series.extend(self.scenario(scenario).await);
+        for access in &args.access {
+            for clients in &args.clients {
+                for rate in &args.rate {
+                    for work in &args.work.0 {
+                        let scenario = Scenario {
+                            keys: self.keys,
+                            access: *access,
+                            clients: *clients,
+                            rate: Some(*rate).filter(|rate| *rate > 0.0),
+                            work: *work,
+                        };
+                        series.extend(self.scenario(scenario).await);
+                    }
                 }
             }
         }
@@ -206,6 +209,7 @@ impl<'a> Bench<'a> {
             work: scenario.work,
             clients: scenario.clients,
             keys: scenario.keys,
+            access: scenario.access,
             rate: scenario.rate,
             warm_up: self.args.warm_up(),
             length: self.args.length(),

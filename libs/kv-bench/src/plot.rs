@@ -24,7 +24,7 @@ impl Report {
         let mut body = String::new();
         let mut y = 16.0;
         for (load, group) in self.by_load() {
-            let ratio = |series: &Series| match load.2 {
+            let ratio = |series: &Series| match load.3 {
                 None => series.ops_to_etcd,
                 Some(_) => series.p99_to_etcd,
             };
@@ -36,7 +36,7 @@ impl Report {
             if bars.is_empty() {
                 continue;
             }
-            let figure = if load.2.is_none() {
+            let figure = if load.3.is_none() {
                 "ops/s"
             } else {
                 "p99 (less is better)"

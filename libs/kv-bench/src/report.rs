@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::runner::CpuSec;
-use crate::work::Work;
+use crate::work::{Access, Work};
 use crate::worker::{Failures, Tally, no_latencies};
 
 /// A system under test.
@@ -43,6 +43,8 @@ impl Target {
 pub struct Scenario {
     /// Loaded keys.
     pub keys: u64,
+    /// Which of them are asked for.
+    pub access: Access,
     /// Clients, each with one connection.
     pub clients: usize,
     /// Operations a second that become due; nothing where the loop is closed.
@@ -270,7 +272,7 @@ pub struct Report {
 }
 
 /// A series' load: what the lines of one table have in common.
-type Load = (u64, usize, Option<f64>);
+type Load = (u64, Access, usize, Option<f64>);
 
 impl Report {
     /// The series by their load.
@@ -278,9 +280,13 @@ impl Report {
         let mut groups: Vec<(Load, Vec<&Series>)> = Vec::new();
         for series in &self.series {
             let Scenario {
-                keys, clients, rate, ..
+                keys,
+                access,
+                clients,
+                rate,
+                ..
             } = series.scenario;
-            let load = (keys, clients, rate);
+            let load = (keys, access, clients, rate);
             match groups.last_mut() {
                 Some((last, group)) if *last == load => group.push(series),
                 _ => groups.push((load, vec![series])),
@@ -294,7 +300,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = self.heading();
         for (load, group) in self.by_load() {
-            let closed = load.2.is_none();
+            let closed = load.3.is_none();
             let _ = write!(
                 text,
                 "\n{}\n{:<11} {:<6} {:>9} {:>9} {:>9} {:>9} {:>8}  {}\n",
@@ -369,14 +375,18 @@ impl Report {
 }
 
 /// The load of a table's lines.
-pub(crate) fn describe((keys, clients, rate): Load) -> String {
+pub(crate) fn describe((keys, access, clients, rate): Load) -> String {
     let clients = if clients == 1 {
         "1 client".to_owned()
     } else {
         format!("{clients} clients")
     };
     let pace = rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("{rate} due a second"));
-    format!("{clients}, {keys} keys, {pace}")
+    let access = match access {
+        Access::Even => String::new(),
+        other => format!(" ({})", other.name()),
+    };
+    format!("{clients}, {keys} keys{access}, {pace}")
 }
 
 fn line(series: &Series, closed: bool) -> String {
@@ -445,6 +455,7 @@ pub(crate) mod tests {
     pub(crate) fn scenario(work: Work) -> Scenario {
         Scenario {
             keys: 1_000,
+            access: Access::Even,
             clients: 32,
             rate: None,
             work,

@@ -11,7 +11,7 @@ use crate::client::{Client, Connect, OpError, value};
 use crate::cpu;
 use crate::pace::{Arrivals, Pace};
 use crate::report::Round;
-use crate::work::{BATCH_KEYS, HOT_KEY, Work, loaded_key};
+use crate::work::{Access, BATCH_KEYS, HOT_KEY, Keys, Work, loaded_key};
 use crate::worker::{Job, Span, Tally, Worker, record, timed};
 
 /// Connections that load keys at once.
@@ -25,6 +25,7 @@ pub(crate) struct Plan {
     pub(crate) work: Work,
     pub(crate) clients: usize,
     pub(crate) keys: u64,
+    pub(crate) access: Access,
     /// Operations a second; nothing for a closed loop.
     pub(crate) rate: Option<f64>,
     pub(crate) warm_up: Duration,
@@ -99,7 +100,8 @@ pub(crate) async fn measure<S: Connect>(system: &S, plan: &Plan, servers: &[u32]
 async fn prepare<S: Connect>(system: &S, plan: &Plan) -> anyhow::Result<Vec<Worker<S>>> {
     let job = Arc::new(Job {
         work: plan.work,
-        keys: plan.keys,
+        loaded: plan.keys,
+        keys: Keys::new(plan.keys, plan.access),
         tag: plan.tag.clone(),
     });
     let mut preparing: JoinSet<_> = (0..plan.clients)

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rand::{Rng, RngExt};
+use rand_distr::{Distribution, Zipf};
 use serde::Serialize;
 
 /// What the names of the loaded keys begin with.
@@ -78,6 +80,70 @@ impl fmt::Display for Work {
     }
 }
 
+/// How keys are chosen among the loaded ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Each as often as any other: the worst for every cache
+    Even,
+    /// The r-th most popular key in proportion to r^-0.99, and neighbours in popularity far from one another, as in YCSB
+    Zipf,
+}
+
+impl Access {
+    /// Its name in settings and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Even => "even",
+            Self::Zipf => "zipf",
+        }
+    }
+}
+
+/// Exponent of [`Access::Zipf`]: that of YCSB's core workloads (Cooper et al., Benchmarking Cloud Serving Systems with YCSB, 2010, section 4).
+const ZIPF_EXPONENT: f64 = 0.99;
+
+/// Spreads ranks over the keys. A prime larger than any number of keys: no two ranks get the same key.
+const SPREAD: u64 = 2_654_435_761;
+
+/// Draws numbers of loaded keys.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    loaded: u64,
+    /// Nothing where all are drawn evenly.
+    ranks: Option<Zipf<f64>>,
+}
+
+impl Keys {
+    /// Of so many, at least one.
+    pub(crate) fn new(loaded: u64, access: Access) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "the settings allow 99,999,999 at most")]
+        let ranks = match access {
+            Access::Even => None,
+            Access::Zipf => Zipf::new(loaded as f64, ZIPF_EXPONENT).ok(), // fails only for less than one
+        };
+        Self { loaded, ranks }
+    }
+
+    pub(crate) fn draw(&self, random: &mut impl Rng) -> u64 {
+        match &self.ranks {
+            None => random.random_range(0..self.loaded),
+            Some(ranks) => self.of_rank(ranks.sample(random)),
+        }
+    }
+
+    /// The key of a rank, counted from 1.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "ranks are whole and at least 1"
+    )]
+    fn of_rank(&self, rank: f64) -> u64 {
+        rank as u64 * SPREAD % self.loaded
+    }
+}
+
 /// Some kinds of work, as a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Works(pub Vec<Work>);
@@ -105,6 +171,9 @@ pub(crate) fn loaded_key(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
     use super::*;
 
     #[test]
@@ -112,6 +181,25 @@ mod tests {
         assert_eq!("all".parse::<Works>().unwrap().0.len(), Work::ALL.len());
         assert_eq!("get,lock".parse::<Works>().unwrap().0, [Work::Get, Work::Lock]);
         assert!("get,fly".parse::<Works>().unwrap_err().contains("cas-hot"));
+    }
+
+    #[test]
+    fn popular_keys_are_drawn_as_often_as_their_rank_says() {
+        let keys = Keys::new(1_000, Access::Zipf);
+        let ranked: std::collections::BTreeSet<u64> = (1..=1_000).map(|rank| keys.of_rank(f64::from(rank))).collect();
+        assert!(ranked.into_iter().eq(0..1_000), "each key has one rank");
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut counts = [0_u32; 1_000];
+        for _ in 0..100_000 {
+            counts[usize::try_from(keys.draw(&mut random)).unwrap()] += 1;
+        }
+        let count = |rank: f64| f64::from(counts[usize::try_from(keys.of_rank(rank)).unwrap()]);
+        // Of 1,000 keys the first is drawn 12.9 times in a hundred: 1 / sum of r^-0.99.
+        assert!((12_500.0..13_300.0).contains(&count(1.0)), "{}", count(1.0));
+        let ratio = count(1.0) / count(10.0);
+        assert!((8.8..10.8).contains(&ratio), "{ratio} instead of 10^0.99 = 9.8");
+        let even = Keys::new(1_000, Access::Even);
+        assert!((0..100_000).all(|_| even.draw(&mut random) < 1_000));
     }
 
     #[test]

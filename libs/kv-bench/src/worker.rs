@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, Connect, OpError, Swap, value};
 use crate::pace::Pace;
-use crate::work::{BATCH_KEYS, HOT_KEY, MIX_GET_PERCENT, SCAN_KEYS, Work, loaded_key};
+use crate::work::{BATCH_KEYS, HOT_KEY, Keys, MIX_GET_PERCENT, SCAN_KEYS, Work, loaded_key};
 
 /// How long one operation may take.
 pub(crate) const OP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +28,9 @@ const LATENCY_DIGITS: u8 = 3;
 pub(crate) struct Job {
     pub(crate) work: Work,
     /// Loaded keys.
-    pub(crate) keys: u64,
+    pub(crate) loaded: u64,
+    /// Which of them are asked for.
+    pub(crate) keys: Keys,
     /// Part of the names of new keys: never the same twice.
     pub(crate) tag: String,
 }
@@ -203,7 +205,7 @@ impl<S: Connect> Worker<S> {
                 timed(self.client.put_all(&keys, &value(self.made))).await?;
             }
             Work::Scan => {
-                let last = self.job.keys - SCAN_KEYS as u64; // checked in the settings
+                let last = self.job.loaded - SCAN_KEYS as u64; // checked in the settings
                 let after = match self.random.random_range(0..=last) {
                     0 => String::new(),
                     first => loaded_key(first - 1),
@@ -266,13 +268,13 @@ impl<S: Connect> Worker<S> {
     }
 
     fn any_key(&mut self) -> String {
-        loaded_key(self.random.random_range(0..self.job.keys))
+        loaded_key(self.job.keys.draw(&mut self.random))
     }
 
     /// So many keys in a row, from anywhere.
     fn neighbours(&mut self, count: usize) -> Vec<String> {
-        let first = self.random.random_range(0..self.job.keys);
-        let number = |i| (first + i) % self.job.keys;
+        let first = self.job.keys.draw(&mut self.random);
+        let number = |i| (first + i) % self.job.loaded;
         (0..count as u64).map(|i| loaded_key(number(i))).collect()
     }
 }
