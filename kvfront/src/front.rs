@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use register::change::{Answer, Command};
-use register::proposer::turns::Change;
+use register::proposer::turns::{Change, goes_together};
 use register::proposer::{Consistency, Limits, Members, Operation, Outcome, Retry};
 use register::{Key, RequestId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -205,7 +205,8 @@ impl Front {
             let asked = Instant::now();
             let patience = Duration::from_millis(self.limits.deadline_ms);
             let change = || Change::new(command.clone(), retry);
-            match self.turns.wait(key, change, patience).await {
+            let together = goes_together(&command, retry);
+            match self.turns.wait(key, together, change, patience).await {
                 Some(Called::Turn(turn)) => Some(turn),
                 Some(Called::Refused(answer)) => {
                     self.metrics.op_refuted(kind, asked.elapsed());
@@ -276,15 +277,15 @@ impl Front {
 
     /// Begins a command, if it needs not wait for its turn.
     fn begin(&self, asked: Asked) -> Begun {
+        let retry = self.retry(asked.request);
         let turn = if asked.command == Command::Get {
             None
         } else {
-            match self.turns.begin(&asked.key) {
+            match self.turns.begin(&asked.key, goes_together(&asked.command, retry)) {
                 Some(turn) => Some(turn),
                 None => return Begun::InLine(asked),
             }
         };
-        let retry = self.retry(asked.request);
         if self.is_clock_refused(&asked.key, asked.consistency) {
             return Begun::Ended(self.not_begun(&asked.key, retry, CLOCK_REFUSED.to_owned()));
         }
@@ -301,9 +302,14 @@ impl Front {
     ) -> Box<Running> {
         let preference = Arc::clone(self.ring.preference(&key));
         let members = self.members(&preference);
+        let kind = kind_of(&command);
+        let mut operation = Operation::new(key, command, retry, consistency, members, self.read_repair);
+        if turn.as_ref().is_some_and(Turn::is_among_others) {
+            operation = operation.among_others();
+        }
         Box::new(Running {
-            kind: kind_of(&command),
-            operation: Operation::new(key, command, retry, consistency, members, self.read_repair),
+            kind,
+            operation,
             preference,
             turn,
             started: Instant::now(),

@@ -39,9 +39,9 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    /// A turn at `key` at once; none where that would mean to wait.
-    pub(crate) fn begin(self: &Arc<Self>, key: &Key) -> Option<Turn> {
-        let began = self.lock().begin(key)?;
+    /// A turn at `key` at once, for a change that [goes together](turns::goes_together) with others or not; none where that would mean to wait.
+    pub(crate) fn begin(self: &Arc<Self>, key: &Key, together: bool) -> Option<Turn> {
+        let began = self.lock().begin(key, together)?;
         Some(self.turn(key, began))
     }
 
@@ -49,10 +49,11 @@ impl Turns {
     pub(crate) async fn wait(
         self: &Arc<Self>,
         key: &Key,
+        together: bool,
         change: impl FnOnce() -> Change,
         patience: Duration,
     ) -> Option<Called> {
-        if let Some(turn) = self.begin(key) {
+        if let Some(turn) = self.begin(key, together) {
             return Some(Called::Turn(turn));
         }
         let (called, mut call) = oneshot::channel();
@@ -83,11 +84,10 @@ impl Turns {
             let Some((next, began)) = self.lock().next(key, ended) else {
                 return;
             };
-            match next.send(Called::Turn(self.turn(key, began))) {
-                Ok(()) => return,
-                // It has given up waiting.
-                Err(Called::Turn(mut unwanted)) => unwanted.passed = true,
-                Err(Called::Refused(_)) => {}
+            if let Err(Called::Turn(mut unwanted)) = next.send(Called::Turn(self.turn(key, began))) {
+                // It has given up waiting. If nobody else has a turn now, the next round finds who is next.
+                unwanted.passed = true;
+                let _ = self.lock().leave(key);
             }
         }
     }
@@ -119,12 +119,13 @@ impl Turns {
 }
 
 impl Turn {
+    /// Whether others have their turn together with this one.
+    pub(crate) const fn is_among_others(&self) -> bool {
+        self.began.is_among_others()
+    }
+
     /// Passes the turn on when `operation` has ended, with word to those it refutes; true when there are any.
     pub(crate) fn end(mut self, operation: &Operation) -> bool {
-        if self.turns.lock().end_of_line(&self.key) {
-            self.passed = true;
-            return false;
-        }
         let is_gone = oneshot::Sender::is_closed;
         let refuted = self.turns.lock().refuted(&self.key, self.began, operation, is_gone);
         let told_some = !refuted.is_empty();
@@ -132,20 +133,22 @@ impl Turn {
             // Who has given up waiting needs no answer.
             drop(waiting.send(Called::Refused(answer)));
         }
-        let hold = self.turns.lock().hold(&self.key, operation);
-        match hold {
-            Some(hold) => self.turns.release_soon(&self.key, hold),
-            None => self.turns.call_next(&self.key, Some(operation)),
-        }
-        // Last: until then a panic passes it on as well.
+        // Until here a panic passes it on as well.
         self.passed = true;
+        if self.turns.lock().leave(&self.key) {
+            let hold = self.turns.lock().hold(&self.key, operation);
+            match hold {
+                Some(hold) => self.turns.release_soon(&self.key, hold),
+                None => self.turns.call_next(&self.key, Some(operation)),
+            }
+        }
         told_some
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.passed {
+        if !self.passed && self.turns.lock().leave(&self.key) {
             self.turns.call_next(&self.key, None);
         }
     }

@@ -74,6 +74,14 @@ impl Kind {
     /// Each at the place of its number.
     pub(super) const ALL: [Self; 2] = [Self::Read, Self::Change];
 
+    /// The lanes that carry it to a node.
+    pub(super) const fn lanes(self) -> &'static [Turn] {
+        match self {
+            Self::Read => &[Turn::Always, Turn::Plenty],
+            Self::Change => &[Turn::Always],
+        }
+    }
+
     pub(super) fn of(request: &Request) -> Self {
         match request {
             Request::Read => Self::Read,

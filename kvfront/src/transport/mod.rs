@@ -1,8 +1,9 @@
 //! Messages to the nodes: natural batching, and an honest word about what became of each.
 //!
 //! Whatever is queued for a node while an envelope is under way goes out as the next one: few large messages under load, no added delay
-//! when idle. Reads and changes are queued apart, as reads do not wait for the disk. A second envelope of a kind is sent beside the first only
-//! when it is worth it, so that one can be prepared while the node commits another. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
+//! when idle. Reads and changes are queued apart, as reads do not wait for the disk. A second envelope of reads is sent beside the first only
+//! when it is worth it. Changes arrive in the order in which they were queued: blind writes of one key that overtook each other would cost
+//! more than a second envelope gains. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
 //! node can have received it. Nothing is ever sent twice.
 
 mod calls;
@@ -76,7 +77,7 @@ impl Transport {
             .collect();
         for node in &nodes {
             for kind in Kind::ALL {
-                for turn in [Turn::Always, Turn::Plenty] {
+                for &turn in kind.lanes() {
                     tracker.spawn(lane::run_lane(Arc::clone(node), kind, turn, stop.clone()));
                 }
             }

@@ -17,7 +17,7 @@ pub(super) const QUEUE_MAX_REQUESTS: usize = 32_768;
 /// Their bytes.
 pub(super) const QUEUE_MAX_BYTES: usize = 64 << 20;
 /// Messages that make another envelope worth its price while one is under way. An envelope costs both sides a few system calls and
-/// switches of tasks, and the node an fsync, however few messages it carries; a node commits 64 changes at a tenth of the price of single ones.
+/// switches of tasks, however few messages it carries.
 pub(super) const PLENTY: usize = 64;
 /// Requests in one envelope: what a kvstore accepts.
 pub(super) const ENVELOPE_MAX_REQUESTS: usize = 4_096;

@@ -1,5 +1,7 @@
 //! Get, put, delete, CAS: over three real kvstores.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::support::{Client, Cluster, eventually};
@@ -290,6 +292,34 @@ async fn concurrent_counters_lose_nothing() {
         "without a fault, one kvfront knows every outcome"
     );
     assert_eq!(cluster.client.value("counter").await, Some(json!(90)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn puts_of_one_key_side_by_side_are_all_done_and_the_last_one_stays() {
+    let cluster = Cluster::start().await;
+    let writers = (0..16).map(|writer| {
+        let client = cluster.client.clone();
+        tokio::spawn(async move {
+            let mut written = Vec::new();
+            for turn in 0..20 {
+                let value = json!([writer, turn]);
+                let answer = client.put("hot", value.clone()).await;
+                written.push((answer["version"].as_str().unwrap().to_owned(), value));
+            }
+            assert!(
+                written.is_sorted_by_key(|(version, _)| version.clone()),
+                "one after the other"
+            );
+            written
+        })
+    });
+    let mut versions = BTreeMap::new();
+    for writer in writers.collect::<Vec<_>>() {
+        versions.extend(writer.await.unwrap());
+    }
+    assert_eq!(versions.len(), 16 * 20, "each has a version of its own");
+    let (_, last) = versions.pop_last().unwrap();
+    assert_eq!(cluster.client.value("hot").await, Some(last));
 }
 
 #[tokio::test(flavor = "multi_thread")]

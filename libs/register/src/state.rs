@@ -161,6 +161,13 @@ impl Lineage {
         its.next().map(|(made, _)| *made)
     }
 
+    /// The blind write that the state goes back to, where no change since has been dropped.
+    #[must_use]
+    pub fn blind_root(&self) -> Option<Ballot> {
+        let (oldest, _) = self.changes.first()?;
+        (*oldest == self.since).then_some(self.since)
+    }
+
     /// Whether the change made at `ballot` is part of the state.
     #[must_use]
     pub fn descent(&self, ballot: Ballot) -> Descent {

@@ -190,7 +190,10 @@ impl World<'_> {
         let consistency = call.consistency;
         let members = self.members(front, usize::from(key));
         let name = self.places[usize::from(key)].key.clone();
-        let operation = Operation::new(name, command, retry, consistency, members, self.plan.read_repair);
+        let mut operation = Operation::new(name, command, retry, consistency, members, self.plan.read_repair);
+        if turn.is_some_and(Began::is_among_others) {
+            operation = operation.among_others();
+        }
         self.start_operation(front, key, operation, Some((id, turn)));
     }
 

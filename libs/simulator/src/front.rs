@@ -153,7 +153,10 @@ impl World<'_> {
             self.note_begun(format_args!("  f{front} refuses a call that waits: {answer:?}"));
             self.call_ended(call, Outcome::Answered { answer, copies });
         }
-        if let Some((call, began)) = self.fronts[front].turns.next(&name, Some(ended)) {
+        if !self.fronts[front].turns.leave(&name) {
+            return;
+        }
+        while let Some((call, began)) = self.fronts[front].turns.next(&name, Some(ended)) {
             self.begin_call(front, call, Some(began));
         }
     }
@@ -385,7 +388,7 @@ impl World<'_> {
             }
         }
         for place in 0..self.places.len() {
-            while let Some((call, _)) = lines.next(&self.places[place].key, None) {
+            for call in lines.abandon(&self.places[place].key) {
                 self.call_ended(call, Outcome::Unknown { reason: String::new() });
             }
         }

@@ -355,6 +355,27 @@ impl Kind {
             ..Self::DEFAULT
         },
         Self {
+            name: "together",
+            about: "many clients write few keys blindly, which have their turns together, and swap them in between",
+            keys: (1, 2),
+            clients: (4, 8),
+            calls: (5, 14),
+            work: Work {
+                get: 20,
+                put: 45,
+                delete: 10,
+                cas: 15,
+                cas_version: 10,
+                fence_per_mille: 50,
+                ttl_per_mille: 50,
+                retry_per_mille: 100,
+                ..Work::PLAIN
+            },
+            nemeses: "ludcpirsa",
+            turns: true,
+            ..Self::DEFAULT
+        },
+        Self {
             name: "meeting",
             about: "coordinators that share an incarnation and a coarse clock, so that their ballots meet; every change is prepared",
             keys: (1, 2),

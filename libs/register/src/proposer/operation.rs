@@ -57,6 +57,8 @@ impl Timer {
 struct Lost {
     /// The ballot it was sent at.
     ballot: Ballot,
+    /// That ballot was drawn by this operation, and not reserved by one before.
+    is_drawn: bool,
     /// What to say once it is known to have taken effect.
     answer: Answer,
 }
@@ -140,6 +142,8 @@ pub struct Operation {
     settle: bool,
     /// Read the state before changing it, even for a blind command.
     by_change: bool,
+    /// What is remembered of the key is not looked at.
+    among_others: bool,
     phase: Phase,
     round: Round,
     /// The highest ballot heard of in a refusal.
@@ -207,6 +211,7 @@ impl Operation {
             read_repair,
             settle: false,
             by_change: false,
+            among_others: false,
             phase: Phase::Paused(Next::Begin),
             round: Round::new(UNWATCHED, Request::Read, nodes),
             seen: Ballot::ZERO,
@@ -227,6 +232,16 @@ impl Operation {
             settle: true,
             by_change: true,
             ..Self::new(key, Command::Get, retry, Consistency::Quorum, members, true)
+        }
+    }
+
+    /// Others on the same key are under way at the same coordinator, at ballots that no change of what is remembered can be above. So nothing is
+    /// made of that.
+    #[must_use]
+    pub fn among_others(self) -> Self {
+        Self {
+            among_others: true,
+            ..self
         }
     }
 

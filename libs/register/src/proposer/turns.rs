@@ -12,6 +12,11 @@
 //! While all who wait are refuted by what has just been written, another turn would only find that out once more. Those who have been told
 //! are about to be back with a change that it does not refute. So the line may be [held](Turns::hold) for one of them, for a moment.
 //!
+//! Blind writes need not know what is there, so those that wait have a turn together ([`goes_together`]), and while they have it, more may come
+//! along: each is sent as it comes, at a ballot above those before it, and the nodes take one after the other. Else a key that many write
+//! would have one write for each way to the disk and back. They wait behind any other change that waits, so that nobody is kept from its turn by writes that keep
+//! coming. Where only one wants it, it has the turn alone, and makes its change of what is remembered.
+//!
 //! None of this is needed for correctness: other coordinators take part all the same.
 
 use std::collections::hash_map::Entry;
@@ -28,10 +33,20 @@ pub const REFUSED_AT_ONCE: usize = 3;
 /// How many of those who wait are looked at when a turn ends, from the front of the line.
 const LOOKED_AT: usize = 64;
 
+/// Blind writes that have a turn together at most.
+pub const TOGETHER_MAX: usize = 256;
+
+/// Whether a change may have its turn together with others of which this holds: it is a blind write, and sent as one.
+#[must_use]
+pub fn goes_together(command: &Command, retry: Retry) -> bool {
+    command.is_blind() && !retry.is_clients()
+}
+
 /// A change that waits, as far as it matters to others.
 #[derive(Debug, Clone)]
 pub struct Change {
     command: Command,
+    goes_together: bool,
     /// None for a request that another attempt may have been made at: only a turn of its own can tell what became of that.
     request: Option<RequestId>,
 }
@@ -41,6 +56,7 @@ impl Change {
     #[must_use]
     pub fn new(command: Command, retry: Retry) -> Self {
         Self {
+            goes_together: goes_together(&command, retry),
             command,
             request: (!retry.may_be_repetition()).then(|| retry.request()),
         }
@@ -58,7 +74,18 @@ impl Change {
 
 /// When a turn began: after so many had joined the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Began(u64);
+pub struct Began {
+    joined: u64,
+    among_others: bool,
+}
+
+impl Began {
+    /// Whether others have their turn together with this one: see [`Operation::among_others`].
+    #[must_use]
+    pub const fn is_among_others(self) -> bool {
+        self.among_others
+    }
+}
 
 /// A line that is held: see [`Turns::hold`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +102,10 @@ struct Line<W> {
     /// How many have ever joined.
     joined: u64,
     waiting: VecDeque<Waiting<W>>,
+    /// How many have a turn.
+    at_it: usize,
+    /// They have it together, and others may come along.
+    together: bool,
     /// How often it was held.
     holds: u64,
     /// Nobody has a turn: the next is for who is not refuted by this.
@@ -86,6 +117,8 @@ impl<W> Default for Line<W> {
         Self {
             joined: 0,
             waiting: VecDeque::new(),
+            at_it: 0,
+            together: false,
             holds: 0,
             held_for: None,
         }
@@ -105,37 +138,71 @@ impl<W> Default for Turns<W> {
     }
 }
 
-impl<W> Turns<W> {
-    /// A turn at once where nobody has one; none where [`Self::join`] would mean to wait.
-    pub fn begin(&mut self, key: &Key) -> Option<Began> {
-        match self.lines.entry(key.clone()) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(place) => {
-                place.insert(Line::default());
-                Some(Began(0))
-            }
+impl<W> Line<W> {
+    /// Gives a turn to a change that [`goes_together`] with others, or not.
+    fn give(&mut self, goes_together: bool) -> Began {
+        if self.at_it == 0 {
+            self.together = goes_together && self.has_next_together();
+        }
+        self.at_it += 1;
+        Began {
+            joined: self.joined,
+            among_others: self.together,
         }
     }
 
-    /// Ends a turn after which nobody waits; false when somebody does, to whom [`Self::next`] passes it.
-    pub fn end_of_line(&mut self, key: &Key) -> bool {
-        let nobody = self.lines.get(key).is_none_or(|line| line.waiting.is_empty());
-        if nobody {
+    /// Whether one more may have a turn together with those who have one.
+    const fn has_room(&self) -> bool {
+        self.together && self.at_it > 0 && self.at_it < TOGETHER_MAX
+    }
+
+    fn has_next_together(&self) -> bool {
+        self.waiting.front().is_some_and(|next| next.change.goes_together)
+    }
+}
+
+impl<W> Turns<W> {
+    /// A turn at once where nobody has one, or where those who have it have it together and this one [goes along](goes_together); none where
+    /// [`Self::join`] would mean to wait.
+    pub fn begin(&mut self, key: &Key, together: bool) -> Option<Began> {
+        match self.lines.entry(key.clone()) {
+            Entry::Occupied(mut place) => {
+                let line = place.get_mut();
+                let goes_along = together && line.waiting.is_empty() && line.has_room();
+                goes_along.then(|| line.give(together))
+            }
+            Entry::Vacant(place) => Some(place.insert(Line::default()).give(together)),
+        }
+    }
+
+    /// One who had a turn gives it back. True when the turn is to be passed on: somebody waits, and nobody has it any more, or only such as the
+    /// next one goes along with. [`Self::hold`] and [`Self::next`] say to whom. A line in which nobody waits ends with the last.
+    #[must_use]
+    pub fn leave(&mut self, key: &Key) -> bool {
+        let Some(line) = self.lines.get_mut(key) else {
+            return false;
+        };
+        line.at_it = line.at_it.saturating_sub(1);
+        if line.at_it > 0 {
+            return line.has_room() && line.has_next_together();
+        }
+        let somebody_waits = !line.waiting.is_empty();
+        if !somebody_waits {
             self.lines.remove(key);
         }
-        nobody
+        somebody_waits
     }
 
-    /// Joins the line of a key; where nobody has a turn, or it is held for such a change, the turn is one's own at once.
+    /// Joins the line of a key; where [`Self::begin`] gives a turn, or it is held for such a change, the turn is one's own at once.
     pub fn join(&mut self, key: &Key, change: impl FnOnce() -> Change, whom: impl FnOnce() -> W) -> Option<Began> {
-        let line = match self.lines.get_mut(key) {
-            Some(line) => line,
-            None => return self.begin(key),
-        };
         let change = change();
+        if let Some(began) = self.begin(key, change.goes_together) {
+            return Some(began);
+        }
+        let line = self.lines.get_mut(key)?;
         if line.held_for.as_ref().is_some_and(|state| !change.is_refuted_by(state)) {
             line.held_for = None;
-            return Some(Began(line.joined));
+            return Some(line.give(change.goes_together));
         }
         line.waiting.push_back(Waiting {
             number: line.joined,
@@ -161,7 +228,7 @@ impl<W> Turns<W> {
         };
         let (mut refuted, mut place) = (Vec::new(), 0);
         while refuted.len() < REFUSED_AT_ONCE && place < LOOKED_AT {
-            let Some(next) = line.waiting.get(place).filter(|next| next.number < began.0) else {
+            let Some(next) = line.waiting.get(place).filter(|next| next.number < began.joined) else {
                 break;
             };
             if is_gone(&next.whom) {
@@ -176,17 +243,21 @@ impl<W> Turns<W> {
         refuted
     }
 
-    /// Whose turn it is after one that has ended, with this operation if any: the first whom it does not refute, else the first. The line
-    /// ends with the last of them.
+    /// Whose turn it is after one that has ended, with this operation if any: the first whom it does not refute, else the first. To be called
+    /// until there is nobody more: others who wait may have their turn together with that one. The line ends with the last of them.
     #[must_use]
     pub fn next(&mut self, key: &Key, ended: Option<&Operation>) -> Option<(W, Began)> {
         let line = self.lines.get_mut(key)?;
+        if line.at_it > 0 {
+            let goes_along = line.has_room() && line.has_next_together();
+            let next = goes_along.then(|| line.waiting.pop_front()).flatten()?;
+            return Some((next.whom, line.give(true)));
+        }
         let refuted = |change: &Change| ended.is_some_and(|ended| change.refuted_by(ended).is_some());
         let mut front = line.waiting.iter().take(LOOKED_AT);
         let place = front.position(|waiting| !refuted(&waiting.change));
-        let began = Began(line.joined);
         match line.waiting.remove(place.unwrap_or(0)) {
-            Some(next) => Some((next.whom, began)),
+            Some(next) => Some((next.whom, line.give(next.change.goes_together))),
             None => {
                 self.lines.remove(key);
                 None
@@ -199,7 +270,7 @@ impl<W> Turns<W> {
     /// [release](Self::release) the line, soon: nobody of those who wait has a turn before that.
     #[must_use]
     pub fn hold(&mut self, key: &Key, ended: &Operation) -> Option<Hold> {
-        let (line, state) = (self.lines.get_mut(key)?, ended.wrote()?);
+        let (line, state) = (self.lines.get_mut(key).filter(|line| line.at_it == 0)?, ended.wrote()?);
         let mut front = line.waiting.iter().take(LOOKED_AT);
         if line.waiting.is_empty() || !front.all(|waiting| waiting.change.is_refuted_by(state)) {
             return None;
@@ -215,5 +286,11 @@ impl<W> Turns<W> {
     pub fn release(&mut self, key: &Key, hold: Hold) -> bool {
         let line = self.lines.get_mut(key).filter(|line| line.holds == hold.0);
         line.is_some_and(|line| line.held_for.take().is_some())
+    }
+
+    /// Ends a line, whoever has a turn: all who wait in it.
+    pub fn abandon(&mut self, key: &Key) -> impl Iterator<Item = W> + use<W> {
+        let line = self.lines.remove(key).unwrap_or_default();
+        line.waiting.into_iter().map(|waiting| waiting.whom)
     }
 }

@@ -18,7 +18,7 @@ impl Operation {
                 self.start_round(cx, Phase::Read, Request::Read, self.spares_at_once);
             }
             Next::Begin => {
-                if !self.propose_remembered(cx) {
+                if self.among_others || !self.propose_remembered(cx) {
                     self.begin_unremembered(cx);
                 }
             }

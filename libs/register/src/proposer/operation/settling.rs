@@ -6,7 +6,7 @@ use super::{Basis, Context, Lost, Next, Operation, Phase, Purpose, Settled};
 use crate::ballot::Ballot;
 use crate::change::Answer;
 use crate::message::Request;
-use crate::state::Descent;
+use crate::state::{Descent, Lineage};
 use crate::teeth::{Tooth, bites};
 
 impl Operation {
@@ -72,7 +72,15 @@ impl Operation {
             }
             Purpose::Confirm { .. } => self.pause(cx, Next::Change),
             Purpose::Change { .. } if bites(Tooth::SilentRetry) => self.pause(cx, Next::Begin),
-            Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost { ballot, answer })),
+            Purpose::Change { answer } => {
+                let is_drawn = basis != Basis::Memory;
+                let lost = Lost {
+                    ballot,
+                    is_drawn,
+                    answer,
+                };
+                self.pause(cx, Next::Learn(lost));
+            }
             Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
         }
     }
@@ -86,9 +94,25 @@ impl Operation {
     /// Only for a tooth: sends once more what was just chosen, for a reservation. Should it be refused by now, what became of it is learnt.
     fn ask_again(&mut self, cx: &mut Context<'_>, answer: Answer, basis: Basis) {
         if let Request::Accept { ballot, state, .. } = self.round.request.clone() {
-            let lost = Lost { ballot, answer };
+            let lost = Lost {
+                ballot,
+                is_drawn: basis != Basis::Memory,
+                answer,
+            };
             self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, basis);
         }
+    }
+
+    /// Whether a lost blind write may be called done once a state is chosen that goes back to another blind write of this coordinator, at a later
+    /// ballot. That one drew its ballot after this one had, so it takes effect while this one is under way, and it reads nothing: whether the
+    /// lost one was chosen or not, nobody can deny that it took effect, right before that one at the latest. With a write of another
+    /// coordinator it would not do, nor where the lost one's ballot had been reserved before: that write's ballot may be higher, and yet it
+    /// may have been done before this one was asked for.
+    fn is_overwritten(&self, lost: &Lost, lineage: &Lineage) -> bool {
+        let root = lineage
+            .blind_root()
+            .filter(|_| self.command.is_blind() && lost.is_drawn);
+        root.is_some_and(|root| root > lost.ballot && root.incarnation == lost.ballot.incarnation)
     }
 
     /// Some nodes took the change at `lost.ballot`, some did not, and this prepare at a higher ballot tells what became of it.
@@ -128,6 +152,14 @@ impl Operation {
             // meet nothing, are excluded by the lineage. So it was not chosen. Once the newest state is committed above it, every quorum
             // has passed it by: it is dead for certain.
             Descent::NotPart => self.start_accept(cx, ballot, state, Purpose::Bury { lost }, Basis::Promises),
+            Descent::Unknown if self.is_overwritten(&lost, &state.lineage) => {
+                if evidence.holders.len() >= self.members.quorum() {
+                    // Chosen already.
+                    self.answered(cx, lost.answer, evidence.holders.len());
+                } else {
+                    self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, Basis::Promises);
+                }
+            }
             Descent::Unknown => {
                 self.unknown(
                     cx,
