@@ -35,7 +35,10 @@ pub(crate) struct Turn {
     turns: Arc<Turns>,
     key: Key,
     began: Began,
+    /// It is given back, and passed on if that is to be done.
     passed: bool,
+    /// It is given back.
+    left: bool,
 }
 
 impl Turns {
@@ -76,6 +79,7 @@ impl Turns {
             key: key.clone(),
             began,
             passed: false,
+            left: false,
         }
     }
 
@@ -133,22 +137,24 @@ impl Turn {
             // Who has given up waiting needs no answer.
             drop(waiting.send(Called::Refused(answer)));
         }
-        // Until here a panic passes it on as well.
-        self.passed = true;
-        if self.turns.lock().leave(&self.key) {
+        let is_due = self.turns.lock().leave(&self.key);
+        self.left = true;
+        if is_due {
             let hold = self.turns.lock().hold(&self.key, operation);
             match hold {
                 Some(hold) => self.turns.release_soon(&self.key, hold),
                 None => self.turns.call_next(&self.key, Some(operation)),
             }
         }
+        // Last: until then a panic passes it on as well.
+        self.passed = true;
         told_some
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.passed && self.turns.lock().leave(&self.key) {
+        if !self.passed && (self.left || self.turns.lock().leave(&self.key)) {
             self.turns.call_next(&self.key, None);
         }
     }

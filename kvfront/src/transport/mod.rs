@@ -2,8 +2,8 @@
 //!
 //! Whatever is queued for a node while an envelope is under way goes out as the next one: few large messages under load, no added delay
 //! when idle. Reads and changes are queued apart, as reads do not wait for the disk. A second envelope of reads is sent beside the first only
-//! when it is worth it. Changes arrive in the order in which they were queued: blind writes of one key that overtook each other would cost
-//! more than a second envelope gains. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
+//! when it is worth it. Changes arrive in the order in which they were queued, as long as each envelope is answered: blind writes of one key
+//! that overtook each other would cost more than a second envelope gains. Each message gets exactly one event back, in its operation's [`Mailbox`]: the reply, or a failure that says whether the
 //! node can have received it. Nothing is ever sent twice.
 
 mod calls;

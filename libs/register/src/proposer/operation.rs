@@ -142,7 +142,7 @@ pub struct Operation {
     settle: bool,
     /// Read the state before changing it, even for a blind command.
     by_change: bool,
-    /// What is remembered of the key is not looked at.
+    /// See [`Self::among_others`].
     among_others: bool,
     phase: Phase,
     round: Round,
@@ -235,8 +235,8 @@ impl Operation {
         }
     }
 
-    /// Others on the same key are under way at the same coordinator, at ballots that no change of what is remembered can be above. So nothing is
-    /// made of that.
+    /// Others on the same key are under way at the same coordinator. Their ballots may be above what was reserved before, and above what this one
+    /// could reserve: nothing is made of what is remembered, and nothing is remembered for the next.
     #[must_use]
     pub fn among_others(self) -> Self {
         Self {

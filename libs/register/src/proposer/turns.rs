@@ -14,8 +14,8 @@
 //!
 //! Blind writes need not know what is there, so those that wait have a turn together ([`goes_together`]), and while they have it, more may come
 //! along: each is sent as it comes, at a ballot above those before it, and the nodes take one after the other. Else a key that many write
-//! would have one write for each way to the disk and back. They wait behind any other change that waits, so that nobody is kept from its turn by writes that keep
-//! coming. Where only one wants it, it has the turn alone, and makes its change of what is remembered.
+//! would have one write for each way to the disk and back. They wait behind any other change that waits and is not refuted, so that nobody is kept from its turn by
+//! writes that keep coming. Where only one wants it, it has the turn alone, and makes its change of what is remembered.
 //!
 //! None of this is needed for correctness: other coordinators take part all the same.
 
@@ -145,6 +145,7 @@ impl<W> Line<W> {
             self.together = goes_together && self.has_next_together();
         }
         self.at_it += 1;
+        self.held_for = None;
         Began {
             joined: self.joined,
             among_others: self.together,
@@ -201,7 +202,6 @@ impl<W> Turns<W> {
         }
         let line = self.lines.get_mut(key)?;
         if line.held_for.as_ref().is_some_and(|state| !change.is_refuted_by(state)) {
-            line.held_for = None;
             return Some(line.give(change.goes_together));
         }
         line.waiting.push_back(Waiting {

@@ -164,6 +164,7 @@ impl Operation {
         let asks_again = bites(Tooth::ReservationByRepetition) && matches!(purpose, Purpose::Adopt { .. });
         let useful = (asks_again || matches!(purpose, Purpose::Change { .. }))
             && self.consistency == Consistency::Quorum
+            && !self.among_others
             && self.command.is_timeless_change()
             && state.expires_at_ms.is_none()
             && !cx.coordinator.memory.is_off();
