@@ -34,7 +34,7 @@ pub(crate) use self::queue::Ticket;
 
 use self::connection::{Connection, PostError};
 use self::lane::{Kind, Node};
-use self::queue::{Pending, Turn};
+use self::queue::Pending;
 use crate::clocks::Clocks;
 use crate::metrics::FrontMetrics;
 use crate::ring::Backend;
