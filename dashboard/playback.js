@@ -18,6 +18,7 @@ const MEMORY_MAX = 24 << 20; // bytes of recorded frames
 const BYTES = 10; // per drone and frame
 const EVERY_SEC = 1;
 const SPEEDS = [1, 4, 16];
+const LIVE_WITHIN_SEC = 0.25; // less than a step of the slider: who goes back one step stays in the past, though clocks are set right by a little
 const TRAIL_FRAMES = 8;
 
 export class Recorder {
@@ -239,7 +240,7 @@ export class Playback {
   frame(passedSec) {
     if (this.isLive) return;
     if (this.plays) this.past.at += passedSec * SPEEDS[this.speed];
-    if (this.past.at >= this.present() - 1) this.live();
+    if (this.past.at >= this.present() - LIVE_WITHIN_SEC) this.live();
     else if (this.plays) this.words();
   }
 

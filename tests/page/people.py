@@ -44,14 +44,19 @@ def serious_in_the_past(page: Page) -> list[str]:
     """The same of the page while it plays the past, a charge point's details shown, and the help of a promise."""
     page.get_by_test_id("map").focus()
     page.keyboard.press("c")
-    page.locator("#playback-slider").focus()
-    page.keyboard.press("ArrowLeft")
+    slider, badge = page.locator("#playback-slider"), page.get_by_test_id("playback-badge")
+
+    def in_the_past() -> bool:
+        slider.press("ArrowLeft")  # in vain while the page has just been opened
+        return badge.is_visible()
+
+    wait_for(in_the_past, LIVE_SEC, page)
     page.get_by_role("button", name="Play", exact=True).click()
-    shown = wait_for(page.get_by_test_id("playback-badge").is_visible, LIVE_SEC, page)
+    shown = wait_for(badge.is_visible, LIVE_SEC, page)
     ask = page.locator("[data-testid=slo-gap] .ask")
     ask.press("Enter")
     helped = wait_for(page.locator("[data-testid=slo-gap] .slo-help").is_visible, LIVE_SEC, page)
-    return serious_faults(page) if shown and helped else ["the past or the help is not shown"]
+    return serious_faults(page) if shown and helped else [f"the past is shown: {shown}, the help: {helped}"]
 
 
 def serious_faults(page: Page) -> list[str]:
