@@ -63,6 +63,16 @@ struct Lost {
     answer: Answer,
 }
 
+impl Lost {
+    fn new(ballot: Ballot, basis: Basis, answer: Answer) -> Self {
+        Self {
+            ballot,
+            is_drawn: basis != Basis::Memory,
+            answer,
+        }
+    }
+}
+
 /// What an accept round is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Purpose {

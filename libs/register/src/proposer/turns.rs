@@ -14,8 +14,9 @@
 //!
 //! Blind writes need not know what is there, so those that wait have a turn together ([`goes_together`]), and while they have it, more may come
 //! along: each is sent as it comes, at a ballot above those before it, and the nodes take one after the other. Else a key that many write
-//! would have one write for each way to the disk and back. They wait behind any other change that waits and is not refuted, so that nobody is kept from its turn by
-//! writes that keep coming. Where only one wants it, it has the turn alone, and makes its change of what is remembered.
+//! would have one write for each way to the disk and back. They wait behind any other change that waits and is not refuted, so that
+//! nobody is kept from its turn by writes that keep coming. Where only one wants it, it has the turn alone, and makes its change of what
+//! is remembered.
 //!
 //! None of this is needed for correctness: other coordinators take part all the same.
 

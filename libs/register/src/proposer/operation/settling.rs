@@ -72,15 +72,7 @@ impl Operation {
             }
             Purpose::Confirm { .. } => self.pause(cx, Next::Change),
             Purpose::Change { .. } if bites(Tooth::SilentRetry) => self.pause(cx, Next::Begin),
-            Purpose::Change { answer } => {
-                let is_drawn = basis != Basis::Memory;
-                let lost = Lost {
-                    ballot,
-                    is_drawn,
-                    answer,
-                };
-                self.pause(cx, Next::Learn(lost));
-            }
+            Purpose::Change { answer } => self.pause(cx, Next::Learn(Lost::new(ballot, basis, answer))),
             Purpose::Adopt { lost } | Purpose::Bury { lost } => self.pause(cx, Next::Learn(lost)),
         }
     }
@@ -94,11 +86,7 @@ impl Operation {
     /// Only for a tooth: sends once more what was just chosen, for a reservation. Should it be refused by now, what became of it is learnt.
     fn ask_again(&mut self, cx: &mut Context<'_>, answer: Answer, basis: Basis) {
         if let Request::Accept { ballot, state, .. } = self.round.request.clone() {
-            let lost = Lost {
-                ballot,
-                is_drawn: basis != Basis::Memory,
-                answer,
-            };
+            let lost = Lost::new(ballot, basis, answer);
             self.start_accept(cx, ballot, state, Purpose::Adopt { lost }, basis);
         }
     }

@@ -211,19 +211,18 @@ fn as_many_as_that_have_a_turn_together() {
 
 #[test]
 fn what_reads_before_it_writes_goes_alone() {
-    let goes = |command: &Command, retry| goes_together(command, retry);
-    assert!(goes(&put("1"), never(1)));
+    assert!(goes_together(&put("1"), never(1)));
     assert!(
-        !goes(&put("1"), Retry::First(RequestId(1))),
+        !goes_together(&put("1"), Retry::First(RequestId(1))),
         "another attempt may be made"
     );
-    assert!(!goes(&cas(json!(1), "2"), never(1)));
+    assert!(!goes_together(&cas(json!(1), "2"), never(1)));
     let fenced = Command::Put {
         value: Arc::from("1"),
         ttl_ms: None,
         fence: Some(1),
     };
-    assert!(!goes(&fenced, never(1)));
+    assert!(!goes_together(&fenced, never(1)));
 }
 
 /// A put of 1 by a coordinator reaches one home; then a put of 2 by `other`, or by the same, is done; then the first one reaches the rest.
